@@ -1,0 +1,157 @@
+//! The pool of SSH connections: one a node, opened when first needed, opened again when it died.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::sync::Mutex;
+use turingpi_engine::{Failure, FailureClass};
+use turingpi_ssh::{HostKeyPolicy, SshClient, SshConnector, SshError, SshErrorKind, SshTarget};
+
+use crate::Host;
+
+type Slot = Mutex<Option<Arc<dyn SshClient>>>;
+
+/// How a node is reached, and the connection to it.
+struct Entry {
+    target: SshTarget,
+    only_known: AtomicBool,
+    slot: Slot,
+}
+
+/// Connections to the nodes of a cluster, by node name. Clones share them.
+#[derive(Clone)]
+pub struct Hosts {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    connector: Arc<dyn SshConnector>,
+    nodes: BTreeMap<String, Entry>,
+}
+
+impl std::fmt::Debug for Hosts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hosts")
+            .field("nodes", &self.inner.nodes.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Hosts {
+    /// A pool for `nodes`. Nothing is connected yet.
+    pub fn new(
+        connector: Arc<dyn SshConnector>,
+        nodes: impl IntoIterator<Item = (String, SshTarget)>,
+    ) -> Self {
+        let entry = |target| Entry { target, only_known: AtomicBool::default(), slot: Slot::default() };
+        let nodes = nodes.into_iter().map(|(name, target)| (name, entry(target))).collect();
+        Self { inner: Arc::new(Inner { connector, nodes }) }
+    }
+
+    /// The live connection to `node`, opened when there is none.
+    ///
+    /// Callers of one node wait for each other, nodes do not.
+    ///
+    /// # Errors
+    /// `Usage` for a node that is not in the pool; otherwise what [`ssh_failure`] makes of the error.
+    pub async fn client(&self, node: &str) -> Result<Arc<dyn SshClient>, Failure> {
+        let entry = self.inner.nodes.get(node).ok_or_else(|| unknown(node))?;
+        let mut slot = entry.slot.lock().await;
+        if let Some(client) = slot.as_ref().filter(|c| c.is_alive()) {
+            return Ok(Arc::clone(client));
+        }
+        *slot = None;
+        let mut target = entry.target.clone();
+        if entry.only_known.load(Ordering::Relaxed) && matches!(target.host_key, HostKeyPolicy::AcceptNew) {
+            target.host_key = HostKeyPolicy::Strict;
+        }
+        let client = self
+            .inner
+            .connector
+            .connect(&target)
+            .await
+            .map_err(|e| ssh_failure(node, "connect over SSH", e))?;
+        *slot = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// Drops the connection to `node`: after a flash or a reboot it leads nowhere.
+    pub async fn forget(&self, node: &str) {
+        if let Some(entry) = self.inner.nodes.get(node) {
+            *entry.slot.lock().await = None;
+        }
+    }
+
+    /// Whether a host key that nobody knows is refused on `node` from now on, where it would be kept otherwise.
+    ///
+    /// A freshly flashed system changes its keys during its first boot: until that is over, none of them may be kept.
+    pub fn only_known(&self, node: &str, only: bool) {
+        if let Some(entry) = self.inner.nodes.get(node) {
+            entry.only_known.store(only, Ordering::Relaxed);
+        }
+    }
+
+    /// The typed operations on `node`.
+    ///
+    /// # Errors
+    /// As [`Hosts::client`].
+    pub async fn host(&self, node: &str) -> Result<Host, Failure> {
+        Ok(Host::new(node, self.client(node).await?))
+    }
+
+    /// How `node` is reached.
+    pub fn target(&self, node: &str) -> Option<&SshTarget> {
+        self.inner.nodes.get(node).map(|entry| &entry.target)
+    }
+
+    /// The names of all nodes, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.inner.nodes.keys().map(String::as_str)
+    }
+
+    /// Ends every connection.
+    pub async fn close(&self) {
+        for entry in self.inner.nodes.values() {
+            let client = entry.slot.lock().await.take();
+            if let Some(client) = client {
+                client.close().await;
+            }
+        }
+    }
+}
+
+fn unknown(node: &str) -> Failure {
+    Failure::new(FailureClass::Usage, format!("there is no node named `{node}`"))
+        .hint("Use one of the names under `nodes:` in the document.")
+}
+
+/// Turns an SSH error into a [`Failure`]: class by kind, retryable when the error is transient, hint kept.
+///
+/// `what` completes "cannot … on `node`": `read /etc/hosts`.
+pub fn ssh_failure(node: &str, what: &str, error: SshError) -> Failure {
+    let class = match error.kind() {
+        SshErrorKind::Unreachable => FailureClass::Unreachable,
+        SshErrorKind::Auth | SshErrorKind::HostKey => FailureClass::Auth,
+        SshErrorKind::Refused => FailureClass::Refused,
+        SshErrorKind::Timeout => FailureClass::Timeout,
+        _ => FailureClass::Unexpected,
+    };
+    let mut failure = Failure::new(class, format!("cannot {what} on {node}"));
+    match error.hint() {
+        Some(hint) => failure = failure.hint(hint),
+        None if class == FailureClass::Refused => {
+            failure = failure
+                .hint(format!("The node's own words say why; mend it on {node}, then run this again."));
+        }
+        None => {}
+    }
+    if error.is_transient() {
+        failure = failure.retryable();
+    }
+    failure.source(error)
+}

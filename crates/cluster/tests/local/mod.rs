@@ -1,0 +1,91 @@
+//! An SSH client whose node is this machine: scripts really run, with a shell of the test's choice.
+
+use std::{path::Path, process::Stdio, sync::Arc};
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+use tokio::{io::AsyncWriteExt, process};
+use turingpi_ssh::{Chunk, Command, Content, Output, RemoteFile, SshClient, SshError, Status, Written};
+
+pub(crate) struct LocalClient {
+    pub(crate) shell: &'static str,
+}
+
+impl LocalClient {
+    pub(crate) fn shared(shell: &'static str) -> Arc<dyn SshClient> {
+        Arc::new(Self { shell })
+    }
+}
+
+// Helpers of tests may panic as tests do.
+#[allow(clippy::unwrap_used, clippy::unimplemented)]
+#[async_trait]
+impl SshClient for LocalClient {
+    async fn run(&self, command: &Command) -> Result<Output, SshError> {
+        let mut child = process::Command::new(self.shell)
+            .arg("-s")
+            .arg("--")
+            .args(command.args())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        // As the real client runs it: in braces, so that all of it is read before it starts, its input empty.
+        let script = format!(
+            "set -eu; umask 077; LC_ALL=C; export LC_ALL\nmain() {{\n{}\n}}\nmain \"$@\" </dev/null\n",
+            command.text()
+        );
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(script.as_bytes()).await.unwrap();
+        drop(stdin);
+        let output = child.wait_with_output().await.unwrap();
+        let status = Status::Code(u32::try_from(output.status.code().unwrap()).unwrap());
+        Ok(Output { status, stdout: output.stdout, stderr: output.stderr })
+    }
+
+    async fn run_streaming(
+        &self,
+        command: &Command,
+        on_output: &mut (dyn for<'a> FnMut(Chunk<'a>) + Send),
+    ) -> Result<Output, SshError> {
+        let output = self.run(command).await?;
+        on_output(Chunk::Stdout(&output.stdout));
+        Ok(output)
+    }
+
+    async fn read(&self, path: &str) -> Result<Option<Vec<u8>>, SshError> {
+        Ok(std::fs::read(path).ok())
+    }
+
+    async fn write(
+        &self,
+        file: &RemoteFile,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Result<Written, SshError> {
+        let Content::Bytes(bytes) = file.content() else { unimplemented!("only plain bytes here") };
+        progress(bytes.len() as u64, bytes.len() as u64);
+        let old = std::fs::read(file.path()).ok();
+        if old.map(Sha256::digest) == Some(Sha256::digest(bytes)) {
+            return Ok(Written::Unchanged);
+        }
+        std::fs::write(file.path(), bytes).unwrap();
+        Ok(Written::Changed)
+    }
+
+    async fn download(
+        &self,
+        _path: &str,
+        _local: &Path,
+        _progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Result<(), SshError> {
+        unimplemented!("nothing here downloads")
+    }
+
+    fn is_alive(&self) -> bool {
+        true
+    }
+
+    async fn close(&self) {}
+}

@@ -1,0 +1,119 @@
+//! `POST /api/bmc/upload/{handle}`: the upload of a job's bytes.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, header};
+
+use super::{
+    JobError,
+    multipart::{FirstPart, boundary},
+    start::LAST_WORDS,
+};
+use crate::board::{daemon::Daemon, wire::RequestBody};
+
+/// What the queue to the worker is counted in: sixteen of them make the MB that is accepted while the module boots.
+const CHUNK: usize = 64 * 1024;
+
+/// Feeds the first part of the body to the worker. It is done when the last byte is queued; writing goes on.
+///
+/// `cut` breaks the connection off once so many bytes of the body were read.
+pub(crate) async fn upload(
+    daemon: &Arc<Daemon>,
+    id: u32,
+    headers: &HeaderMap,
+    mut body: RequestBody,
+    cut: Option<u64>,
+) -> Result<(), UploadEnd> {
+    let (sender, size) = daemon.jobs().take_sender(id)?;
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    // With a body that is no form the sender goes out of scope here: to the worker that is the end of a file without a
+    // single byte, and the job ends as `Done`.
+    let malformed = || JobError::new("Multipart form invalid");
+    let mut part = FirstPart::new(&content_type.and_then(boundary).ok_or_else(malformed)?);
+    let (mut sent, mut broken, mut ended) = (0_u64, false, false);
+    while !(part.is_over() || ended) {
+        let mut data = match body.piece().await {
+            Some(Ok(piece)) => part.feed(&piece).map_err(|_| malformed())?,
+            other => {
+                broken = other.is_some();
+                ended = true;
+                part.finish()
+            }
+        };
+        sent += data.len() as u64;
+        while !data.is_empty() {
+            let chunk = data.split_to(data.len().min(CHUNK));
+            if sender.send(chunk).await.is_err() {
+                return Err(worker_error(daemon).await.into());
+            }
+        }
+        if cut.is_some_and(|cut| body.bytes_read() >= cut) {
+            daemon.jobs().cancel();
+            return Err(UploadEnd::Hangup);
+        }
+    }
+    if !part.has_begun() && !broken {
+        return Err(malformed().into());
+    }
+    let modern = daemon.profile().is_modern();
+    if sent != size && modern {
+        daemon.jobs().cancel();
+        return Err(JobError::new(format!("missing {} bytes", decimal(size.wrapping_sub(sent)))).into());
+    }
+    if sent != size {
+        daemon.jobs().fail(&format!("missing {} bytes", size.wrapping_sub(sent)));
+    }
+    Ok(())
+}
+
+/// How an upload ends that is not done.
+#[derive(Debug)]
+pub(crate) enum UploadEnd {
+    Error(JobError),
+    /// The connection is broken off.
+    Hangup,
+}
+
+impl From<JobError> for UploadEnd {
+    fn from(error: JobError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// The worker has stopped: the daemon waits a while for the reason.
+async fn worker_error(daemon: &Daemon) -> JobError {
+    let limit = daemon.surroundings().pace.scale(LAST_WORDS).max(std::time::Duration::from_millis(500));
+    match tokio::time::timeout(limit, daemon.jobs().error_text()).await {
+        Ok(text) => JobError::new(text),
+        Err(_) if daemon.profile().is_modern() => JobError::new("transfer canceled"),
+        Err(_) => JobError::new("transfer cancelled"),
+    }
+}
+
+/// A size with a decimal unit, two digits at most: `1 kB`, `18.45 EB`.
+fn decimal(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let number = format!("{value:.2}");
+    let number = number.trim_end_matches('0').trim_end_matches('.');
+    format!("{number} {}", UNITS.get(unit).copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_as_the_daemon_writes_them() {
+        assert_eq!(decimal(1000), "1 kB");
+        assert_eq!(decimal(10_u64.wrapping_sub(20)), "18.45 EB");
+        assert_eq!(decimal(1234), "1.23 kB");
+        assert_eq!(decimal(7), "7 B");
+        assert_eq!(decimal(100), "100 B");
+    }
+}

@@ -1,0 +1,3 @@
+//! The doors that belong to nodes.
+
+pub(crate) mod sshd;
