@@ -1,0 +1,108 @@
+//! Looking at a cluster: all nodes side by side, then the API.
+
+use futures::future::join_all;
+use rand::RngExt;
+use turingpi_cluster::{
+    NodeSpec, Source,
+    kube::{ClusterApi, Kubeconfig},
+    prepare_request,
+};
+use turingpi_engine::{Failure, FailureClass, StepContext};
+
+use crate::{
+    ApiFacts, K3sFacts, K3sNode, K3sVersion, NodeFacts, Reach,
+    channel::channel_version,
+    env::Env,
+    facts::{EXTRA, request},
+    plan,
+};
+
+pub(crate) async fn observe(env: &Env, cx: &StepContext) -> Result<K3sFacts, Failure> {
+    let looks =
+        join_all(env.nodes.iter().map(|node| async { (node.name.clone(), node_facts(env, node).await) }));
+    let looked = tokio::select! {
+        biased;
+        () = cx.cancelled() => return Err(stopped()),
+        looked = looks => looked,
+    };
+    let mut facts = K3sFacts::default();
+    for (name, look) in looked {
+        let reach = match look {
+            Ok(node) => Reach::Up(Box::new(node)),
+            Err(failure) => Reach::Down(failure.report()),
+        };
+        facts.nodes.insert(name, reach);
+    }
+    tokio::select! {
+        biased;
+        () = cx.cancelled() => return Err(stopped()),
+        () = look_at_api(env, &mut facts) => {}
+    }
+    if env.spec.version.is_none() && plan::running_version(&facts).is_none() {
+        match offered(env).await {
+            Ok(version) => facts.offered = Some(version),
+            Err(failure) => facts.offer_failure = Some(failure.report()),
+        }
+    }
+    Ok(facts)
+}
+
+fn stopped() -> Failure {
+    Failure::new(FailureClass::Cancelled, "stopped while looking at the nodes")
+        .hint("Run the same command again.")
+}
+
+async fn node_facts(env: &Env, node: &NodeSpec) -> Result<NodeFacts, Failure> {
+    let salt = format!("{:032x}", rand::rng().random::<u128>());
+    let host = env.hosts.host(&node.name).await?;
+    let wanted = prepare_request(&env.host, &plan::needs(env, node)).and(request(&salt));
+    let host = host.facts(&wanted).await?;
+    let k3s = K3sNode::parse(host.extra(EXTRA).unwrap_or(""), &salt);
+    Ok(NodeFacts { host, k3s })
+}
+
+/// Asks the first server that serves. A server that does not run is not an error: there is nothing to ask yet.
+async fn look_at_api(env: &Env, facts: &mut K3sFacts) {
+    let runs =
+        |n: &&NodeSpec| facts.up(&n.name).is_some_and(|f| f.host.unit("k3s.service").active == "active");
+    let servers: Vec<&NodeSpec> = env.servers().filter(runs).collect();
+    for server in servers {
+        match ask(env, server).await {
+            Ok(api) => {
+                facts.api = Some(api);
+                facts.api_failure = None;
+                break;
+            }
+            Err(failure) => facts.api_failure = Some(failure.report()),
+        }
+    }
+    if let (Some(sink), true) = (&env.sink, facts.api.is_some())
+        && let Ok(config) = env.kubeconfig().await
+    {
+        facts.kubeconfig_current = current(sink.as_ref(), &config).await;
+    }
+}
+
+async fn current(sink: &dyn crate::KubeconfigSink, config: &Kubeconfig) -> Option<bool> {
+    // A file that cannot be read counts as out of date: the step that writes it says why.
+    Some(sink.is_current(config).await.unwrap_or(false))
+}
+
+async fn ask(env: &Env, server: &NodeSpec) -> Result<ApiFacts, Failure> {
+    let api = env.api_of(server).await?;
+    let (failing, nodes, system) = tokio::try_join!(api.readyz(), api.nodes(), workloads(api.as_ref()))?;
+    Ok(ApiFacts { failing, nodes, system })
+}
+
+async fn workloads(api: &dyn ClusterApi) -> Result<Vec<turingpi_cluster::kube::WorkloadStatus>, Failure> {
+    api.workloads("kube-system").await
+}
+
+async fn offered(env: &Env) -> Result<K3sVersion, Failure> {
+    let url = &env.spec.channels_url;
+    let source: Source = url.parse().map_err(|e: turingpi_cluster::fetch::InvalidSource| {
+        Failure::new(FailureClass::Config, format!("`{url}` is not an address")).source(e)
+    })?;
+    let text = env.releases.fetcher().text(&source).await?;
+    channel_version(&text, &env.spec.channel)
+}
