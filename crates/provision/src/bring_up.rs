@@ -1,0 +1,242 @@
+//! From bare slots and hosts to a ready cluster: what to look at, and what follows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use turingpi_cluster::{
+    NodeSpec, Role, SlotRef,
+    imaging::{
+        BoardFacts, Decision, FlashReason, Neighbours, Reach, SlotRecord, decide, restore_power_step,
+        slot_steps,
+    },
+};
+use turingpi_engine::{
+    Failure, FailureClass, FailureReport, Lane, Plan, Reconcile, Stage, State, StepContext, Subject,
+};
+use turingpi_k3s::K3sFacts;
+
+use crate::{Intent, Provision, provision::beware_of_newcomers};
+
+/// The target of `apply`.
+pub(crate) struct BringUp<'a> {
+    cluster: &'a Provision,
+    /// Nodes to flash again, with the flash that their slot's record named when this was asked for.
+    reflash: BTreeMap<String, Option<String>>,
+}
+
+/// One look at everything.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) boards: BTreeMap<String, Result<BoardFacts, FailureReport>>,
+    pub(crate) reach: BTreeMap<String, Reach>,
+    pub(crate) k3s: K3sFacts,
+}
+
+impl<'a> BringUp<'a> {
+    pub(crate) async fn new(cluster: &'a Provision, intent: &Intent) -> Result<Self, Failure> {
+        use turingpi_engine::StateStore as _;
+        let known = |name: &&String| cluster.nodes.iter().any(|node| node.name == **name);
+        if let Some(name) = intent.reflash.iter().find(|name| !known(name)) {
+            return Err(Failure::new(FailureClass::Usage, format!("there is no node `{name}` to flash"))
+                .hint("Use one of the names under `nodes:` in the document."));
+        }
+        let mut reflash = BTreeMap::new();
+        if !intent.reflash.is_empty() {
+            let (state, _) = cluster.store.load().await?;
+            for node in &cluster.nodes {
+                if !intent.reflash.contains(&node.name) {
+                    continue;
+                }
+                let (Some(place), Some(_)) = (&node.slot, &node.image) else {
+                    return Err(Failure::new(
+                        FailureClass::Usage,
+                        format!("node `{}` cannot be flashed", node.name),
+                    )
+                    .hint("It needs `slot` and `image` in the document."));
+                };
+                reflash.insert(node.name.clone(), SlotRecord::read(&state, place)?.map(|r| r.flash));
+            }
+        }
+        Ok(Self { cluster, reflash })
+    }
+
+    /// What each slot needs.
+    fn decisions(&self, facts: &Facts, state: &State) -> Result<BTreeMap<String, Decision>, Failure> {
+        let mut decisions = BTreeMap::new();
+        for node in &self.cluster.nodes {
+            let Some(place) = &node.slot else { continue };
+            decisions.insert(node.name.clone(), self.decision(node, place, facts, state)?);
+        }
+        Ok(decisions)
+    }
+
+    fn decision(
+        &self,
+        node: &NodeSpec,
+        place: &SlotRef,
+        facts: &Facts,
+        state: &State,
+    ) -> Result<Decision, Failure> {
+        if let Some(before) = self.reflash.get(&node.name) {
+            let now = SlotRecord::read(state, place)?.map(|r| r.flash);
+            if now == *before {
+                return Ok(Decision::Flash(FlashReason::Requested));
+            }
+        }
+        let reach = facts.reach.get(&node.name).copied().unwrap_or(Reach::Silent);
+        match facts.boards.get(&place.board) {
+            Some(Ok(board)) => decide(node, node.image.is_some(), board.slot(place.slot, reach), state),
+            // A node that answers needs nothing of its board.
+            _ if reach == Reach::LoggedIn => Ok(Decision::Leave),
+            Some(Err(report)) => Err(Failure::new(
+                report.class,
+                format!("node {} does not answer, and neither does its board {}", node.name, place.board),
+            )
+            .hint(
+                report
+                    .hint
+                    .clone()
+                    .unwrap_or_else(|| "Look at the board first: `turingpi doctor`.".to_owned()),
+            )
+            .source(
+                std::iter::once(&report.message)
+                    .chain(&report.causes)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(": "),
+            )),
+            None => Ok(Decision::Leave),
+        }
+    }
+}
+
+#[async_trait]
+impl Reconcile for BringUp<'_> {
+    type Observed = Facts;
+
+    async fn observe(&self, cx: &StepContext) -> Result<Facts, Failure> {
+        let cluster = self.cluster;
+        beware_of_newcomers(&cluster.hosts, &cluster.nodes, &cx.state().await?)?;
+        let boards = cluster.boards.observe();
+        let reach = join_all(cluster.nodes.iter().map(|node| async move {
+            // The connection stays in the pool, so the look at k3s below uses it again.
+            (node.name.clone(), Reach::of(&cluster.hosts.client(&node.name).await))
+        }));
+        let (boards, reach) = futures::join!(boards, reach);
+        cluster.newcomers.remember(cx).await?;
+        let boards = boards.into_iter().map(|(name, facts)| (name, facts.map_err(|f| f.report()))).collect();
+        let k3s = cluster.k3s.observe(cx).await?;
+        Ok(Facts { boards, reach: reach.into_iter().collect(), k3s })
+    }
+
+    fn plan(&self, facts: &Facts, state: &State) -> Result<Plan, Failure> {
+        let decisions = self.decisions(facts, state)?;
+        refuse_unknown(&self.cluster.nodes, &decisions)?;
+        let neighbours = neighbours(&self.cluster.nodes, facts, &decisions);
+        let mut fresh = BTreeSet::new();
+        let mut starting = BTreeSet::new();
+        let mut imaging = BTreeMap::new();
+        for node in &self.cluster.nodes {
+            let Some(decision) = decisions.get(&node.name) else { continue };
+            let reason = match decision {
+                Decision::Flash(reason) => *reason,
+                _ => FlashReason::NeverFlashed,
+            };
+            match decision {
+                Decision::Flash(_) | Decision::Start { first_boot: true, .. } => {
+                    fresh.insert(node.name.clone())
+                }
+                Decision::Start { .. } => starting.insert(node.name.clone()),
+                _ => continue,
+            };
+            let image = node.image.as_ref().and_then(|name| self.cluster.images.get(name));
+            let context = self.cluster.imaging(node, reason, neighbours.clone())?;
+            imaging.insert(node.name.clone(), slot_steps(node, image, decision, &context));
+        }
+        let mut lanes: Vec<Lane> = self
+            .cluster
+            .boards
+            .names()
+            .filter_map(|board| {
+                let step = restore_power_step(board, state, &self.cluster.boards)?;
+                Some(Lane { subject: Subject::board(board), steps: vec![step] })
+            })
+            .collect();
+        if !starting.is_empty() {
+            // What runs on a node that is off cannot be known before it is on: start it, then look again.
+            lanes.extend(self.in_order().filter(|n| starting.contains(&n.name)).filter_map(|node| {
+                Some(Lane { subject: Subject::node(&node.name), steps: imaging.remove(&node.name)? })
+            }));
+            return Ok(Plan { stages: vec![Stage { title: "Start nodes".to_owned(), lanes }] });
+        }
+        let mut k3s: BTreeMap<String, Lane> = self
+            .cluster
+            .k3s
+            .lanes(&facts.k3s, state, &fresh)?
+            .into_iter()
+            .map(|lane| (lane.subject.name.clone(), lane))
+            .collect();
+        for node in self.in_order() {
+            let mut steps = imaging.remove(&node.name).unwrap_or_default();
+            steps.extend(k3s.remove(&node.name).map(|lane| lane.steps).unwrap_or_default());
+            if !steps.is_empty() {
+                lanes.push(Lane { subject: Subject::node(&node.name), steps });
+            }
+        }
+        let mut stages = vec![Stage { title: "Bring up nodes".to_owned(), lanes }];
+        if let Some(lane) = self.cluster.k3s.finish(&facts.k3s, state) {
+            stages.push(Stage { title: "Finish the cluster".to_owned(), lanes: vec![lane] });
+        }
+        Ok(Plan { stages })
+    }
+}
+
+impl BringUp<'_> {
+    /// Servers first: everybody else waits for them, so their slots are flashed first.
+    fn in_order(&self) -> impl Iterator<Item = &NodeSpec> {
+        let (servers, agents): (Vec<_>, Vec<_>) =
+            self.cluster.nodes.iter().partition(|n| n.role == Role::ControlPlane);
+        servers.into_iter().chain(agents)
+    }
+}
+
+fn neighbours(nodes: &[NodeSpec], facts: &Facts, decisions: &BTreeMap<String, Decision>) -> Neighbours {
+    let mut neighbours = Neighbours::default();
+    for node in nodes {
+        let Some(place) = &node.slot else { continue };
+        if matches!(decisions.get(&node.name), Some(Decision::Flash(_))) {
+            neighbours.flashed_too.insert(place.clone());
+        } else if facts.reach.get(&node.name) == Some(&Reach::LoggedIn) {
+            neighbours.running.insert(place.clone());
+        }
+    }
+    neighbours
+}
+
+/// Something runs in a slot that is not ours, and nothing allows us to overwrite it.
+fn refuse_unknown(nodes: &[NodeSpec], decisions: &BTreeMap<String, Decision>) -> Result<(), Failure> {
+    for node in nodes {
+        let Some(Decision::Unknown { reach }) = decisions.get(&node.name) else { continue };
+        let seen = match reach {
+            Reach::Refused => "answers and refuses our login",
+            Reach::OtherKey => "answers with another host key than the one we know",
+            _ => "does not answer",
+        };
+        let hint = if node.image.is_some() {
+            format!(
+                "If its key was changed on purpose, correct `ssh` or the known_hosts file of the state folder. To write \
+                 its image again and lose what is on it: `turingpi apply --reflash {}`.",
+                node.name
+            )
+        } else {
+            "Correct `ssh` in the document, or give the node an `image` so that it can be flashed.".to_owned()
+        };
+        return Err(Failure::new(
+            FailureClass::Refused,
+            format!("node {} {seen}, so nothing is done to it", node.name),
+        )
+        .hint(hint));
+    }
+    Ok(())
+}
