@@ -1,0 +1,15 @@
+//! The program as a person meets it: every verb, every documented exit code, against a simulated board.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests outside test functions"
+)]
+
+mod board;
+mod offline;
+mod stopping;
+mod support;
+mod words;
