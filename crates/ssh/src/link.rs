@@ -1,12 +1,18 @@
 //! One authenticated connection and its channels.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use russh::{ChannelOpenFailure, Disconnect, client};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{SshError, hostkey::Guard};
@@ -43,7 +49,10 @@ pub(crate) struct Link {
     handle: client::Handle<Guard>,
     state: Arc<LinkState>,
     channels: Arc<Semaphore>,
+    /// Open channels that came from `channels`. Each holds a place, so giving one up while another is open leaves one.
     in_use: AtomicUsize,
+    /// Whether this login has ever been given a session.
+    opened_before: AtomicBool,
     /// Kept back for stopping commands, which must not wait for the commands to be stopped.
     urgent: Arc<Semaphore>,
     /// Runs whose caller may be gone.
@@ -57,10 +66,19 @@ pub(crate) struct Link {
 /// The right to use one channel.
 pub(crate) struct Permit {
     permit: Option<OwnedSemaphorePermit>,
+    counted: bool,
     link: Arc<Link>,
 }
 
 impl Permit {
+    /// Its channel is open.
+    fn count(&mut self, urgent: bool) {
+        if !urgent {
+            self.link.in_use.fetch_add(1, Ordering::AcqRel);
+            self.counted = true;
+        }
+    }
+
     /// Ends this use, and does not give the place back.
     fn give_up(mut self) {
         if let Some(permit) = self.permit.take() {
@@ -71,11 +89,16 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.link.in_use.fetch_sub(1, Ordering::AcqRel);
+        if self.counted {
+            self.link.in_use.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
 pub(crate) type Channel = russh::Channel<client::Msg>;
+
+/// How long a host may take to clear a session away whose channel is closed.
+const BURIAL: Duration = Duration::from_secs(5);
 
 impl Link {
     pub(crate) fn new(
@@ -92,6 +115,7 @@ impl Link {
             state,
             channels: Arc::new(Semaphore::new(channels)),
             in_use: AtomicUsize::new(0),
+            opened_before: AtomicBool::new(false),
             urgent: Arc::new(Semaphore::new(2)),
             runs: TaskTracker::new(),
             stop_all: CancellationToken::new(),
@@ -113,25 +137,45 @@ impl Link {
     }
 
     /// Opens a session channel, waiting for one to become free.
+    ///
+    /// A host frees the place of a session when it has buried its program, which can be after it closed the channel. A
+    /// refusal is therefore final only for the first session of a connection, or after [`BURIAL`] without any other one.
     pub(crate) async fn open(self: &Arc<Self>, urgent: bool) -> Result<(Channel, Permit), SshError> {
+        let mut refused_since = None;
         loop {
             let pool = Arc::clone(if urgent { &self.urgent } else { &self.channels });
             let permit = tokio::select! {
                 permit = pool.acquire_owned() => permit.map_err(|_| self.lost())?,
                 () = self.closed() => return Err(self.lost()),
             };
-            let others = self.in_use.fetch_add(1, Ordering::AcqRel);
-            let permit = Permit { permit: Some(permit), link: Arc::clone(self) };
+            let mut permit = Permit { permit: Some(permit), counted: false, link: Arc::clone(self) };
             let opened = tokio::select! {
                 opened = self.handle.channel_open_session() => opened,
                 () = self.closed() => return Err(self.lost()),
             };
             match opened {
-                Ok(channel) => return Ok((channel, permit)),
-                Err(russh::Error::ChannelOpenFailure(reason)) if others > 0 && !urgent => {
+                Ok(channel) => {
+                    self.opened_before.store(true, Ordering::Release);
+                    permit.count(urgent);
+                    return Ok((channel, permit));
+                }
+                Err(russh::Error::ChannelOpenFailure(reason)) if !urgent && self.in_use.load(Ordering::Acquire) > 0 =>
+                {
                     // The host allows fewer (MaxSessions): use one less from now on, and wait for another to end.
-                    tracing::debug!(host = %self.host, ?reason, others, "the host opens no more channels at once");
+                    tracing::debug!(host = %self.host, ?reason, "the host opens no more channels at once");
+                    refused_since = None;
                     permit.give_up();
+                }
+                Err(russh::Error::ChannelOpenFailure(reason))
+                    if self.opened_before.load(Ordering::Acquire)
+                        && refused_since.get_or_insert_with(Instant::now).elapsed() < BURIAL =>
+                {
+                    tracing::debug!(host = %self.host, ?reason, "the host has not buried the last session yet");
+                    drop(permit);
+                    tokio::select! {
+                        () = tokio::time::sleep(BURIAL / 100) => {}
+                        () = self.closed() => return Err(self.lost()),
+                    }
                 }
                 Err(russh::Error::ChannelOpenFailure(reason)) => return Err(self.refused(&reason)),
                 Err(_) => return Err(self.lost()),
@@ -170,7 +214,7 @@ impl Link {
 
     /// Stops what runs, says goodbye and waits a moment for the connection to end.
     pub(crate) async fn close(&self) {
-        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(8);
+        const PATIENCE: Duration = Duration::from_secs(8);
         self.stop_all.cancel();
         self.runs.close();
         let _ = tokio::time::timeout(PATIENCE, self.runs.wait()).await;
