@@ -102,7 +102,8 @@ pub enum Action {
     Restart,
     /// Another client's job takes over.
     Replace,
-    /// It hangs and never comes.
+    /// It hangs and never comes. An upload that hangs keeps the global lock until the daemon restarts, as a half-open
+    /// connection does; [`Action::Delay`] stalls it for a while.
     Hang,
     /// The answer keeps its status and headers, and its body is this text.
     Body(String),

@@ -223,6 +223,9 @@ impl Simulation {
             let view = board.view();
             let endpoint = BoardEndpoint {
                 url: view.url(),
+                plain_url: view.plain_url(),
+                firmware: view.firmware(),
+                revision: view.revision(),
                 username: view.username().to_owned(),
                 password: view.password().to_owned(),
                 fingerprint: view.fingerprint().unwrap_or_default(),

@@ -10,6 +10,7 @@
 
 mod board;
 mod offline;
+mod simulate;
 mod stopping;
 mod support;
 mod words;

@@ -19,9 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     Addresses, c_daemon,
     daemon::Daemon,
-    legacy,
-    line::Line,
-    serial, strike,
+    legacy, serial, strike,
     wire::{self, Answer, AnswerBody, Hangup, RequestBody, bare, typed, with},
 };
 use crate::{Action, Site, fault::Strike};
@@ -48,8 +46,6 @@ pub(crate) struct Call {
     pub(crate) body: RequestBody,
     /// What befalls the request's body.
     pub(crate) trouble: Option<Strike>,
-    /// To learn that the caller is gone without reading from it.
-    pub(crate) line: Line,
     /// The caller's address.
     peer: IpAddr,
 }
@@ -150,8 +146,7 @@ async fn connection(daemon: Arc<Daemon>, stream: TcpStream, peer: SocketAddr, do
     }
     let secure = door == Door::Api && !profile.is_c_daemon();
     let acceptor = secure.then(|| TlsAcceptor::from(identity.speaking(profile.offers_http2())));
-    let (_kept, line) = Line::of(&stream);
-    let handler = move |request| handle(daemon.clone(), peer, line.clone(), door, request);
+    let handler = move |request| handle(daemon.clone(), peer, door, request);
     let served = async {
         match acceptor {
             None => wire::serve(stream, handler).await,
@@ -165,17 +160,11 @@ async fn connection(daemon: Arc<Daemon>, stream: TcpStream, peer: SocketAddr, do
     network.run_until_cancelled(served).await;
 }
 
-async fn handle(
-    daemon: Arc<Daemon>,
-    peer: SocketAddr,
-    line: Line,
-    door: Door,
-    request: Request<Incoming>,
-) -> Answer {
+async fn handle(daemon: Arc<Daemon>, peer: SocketAddr, door: Door, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let entry = daemon.journal().begin(&head, daemon.clock().now());
     let body = RequestBody::new(body, entry.body_bytes());
-    let call = Call { daemon, head, body, trouble: None, line, peer: peer.ip().to_canonical() };
+    let call = Call { daemon, head, body, trouble: None, peer: peer.ip().to_canonical() };
     let answer = strike::answer(call, door).await;
     if let Ok(response) = &answer {
         entry.answered(response.status());

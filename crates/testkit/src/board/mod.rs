@@ -15,7 +15,6 @@ mod humantime;
 mod job;
 mod journal;
 mod legacy;
-mod line;
 mod plan;
 mod power;
 mod profile;

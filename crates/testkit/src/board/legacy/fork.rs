@@ -248,7 +248,7 @@ fn openapi(daemon: &Daemon) -> Value {
             let verb = method.as_str().to_ascii_lowercase();
             entry.insert(
                 verb,
-                json!({"summary": summary, "responses": {"default": {"description": "problem"}}}),
+                json!({"responses": {"default": {"description": "problem"}}, "summary": summary}),
             );
         }
     }
@@ -268,6 +268,6 @@ fn problem(status: StatusCode, detail: &str) -> Response<AnswerBody> {
 }
 
 fn problem_titled(status: StatusCode, title: &str, detail: &str) -> Response<AnswerBody> {
-    let body = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
+    let body = json!({"detail": detail, "status": status.as_u16(), "title": title, "type": "about:blank"});
     typed(status, "application/problem+json", body.to_string())
 }

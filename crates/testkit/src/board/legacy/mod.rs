@@ -109,8 +109,8 @@ pub(crate) async fn upload(call: Call, handle: &str, guard: Option<OwnedMutexGua
     let (life, profile) = (call.daemon.life(), call.daemon.profile());
     let task = tokio::spawn(async move {
         let _held = guard;
-        let Call { daemon, head, body, trouble, line, .. } = call;
-        let trouble = job::Trouble::new(trouble, line);
+        let Call { daemon, head, body, trouble, .. } = call;
+        let trouble = job::Trouble::new(trouble);
         life.run_until_cancelled(job::upload(&daemon, id, &head.headers, body, trouble)).await
     });
     match task.await {
