@@ -36,6 +36,6 @@ fn the_firmware_the_revision_and_the_card_are_those_that_were_asked_for() {
 #[test]
 fn a_firmware_that_nobody_knows_is_a_mistake_of_usage_and_a_card_that_is_not_there_is_said() {
     let place = Place::new();
-    place.run(&["simulate", "--firmware", "3.0"]).ends(1).says(&["2.0.5", "fork"]);
+    place.run(&["simulate", "--firmware", "3.0"]).ends(64).says(&["2.0.5", "fork"]);
     place.run(&["simulate", "--sd-card", "nowhere.img"]).ends(1).says(&["cannot read `nowhere.img`"]);
 }

@@ -1,14 +1,14 @@
 //! The vendor's client, version 1.0.7, unchanged: its commands, what they do to the board, and what they print.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::{io::AsyncReadExt as _, process::Command};
 use turingpi_testkit::{BoardPlan, BoardRevision, Firmware, Module as _, ModuleKind, OsImage, SdCard};
 
-use crate::support::{Bench, FakeModule};
+use crate::support::{Bench, FakeModule, tls};
 
 /// The client and its home; `None`, said loudly, when it is not installed.
 struct Tpi {
@@ -116,7 +116,13 @@ async fn tpi_shows_and_switches_what_there_is_on_every_official_firmware_with_a_
         tpi.says(&["uart", "-n", "1", "set", "--cmd", "echo a&b"]).await;
         assert_eq!(*bench.module(1).typed.lock().unwrap(), ["echo a&b"]);
 
+        let mut open = tls(&bench.view.url()).await;
         assert_eq!(tpi.says(&["eth", "reset"]).await.trim(), "ok");
+        if firmware != Firmware::V2_0_5 {
+            // The network goes down a moment later, and every connection with it.
+            let broken = tokio::time::timeout(Duration::from_secs(60), open.read_u8()).await;
+            assert!(broken.unwrap().is_err());
+        }
         assert_eq!(tpi.says(&["advanced", "msd", "-n", "1"]).await.trim(), "ok");
         assert!(*bench.module(1).loader.lock().unwrap());
         tpi.says(&["advanced", "normal", "-n", "1"]).await;
