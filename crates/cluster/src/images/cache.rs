@@ -23,7 +23,6 @@ pub(super) struct Shelf {
 
 /// What is known of an image of the cache. Facts about its bytes never change; the rest is for people.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub(super) struct Notes {
     /// The last part of its address.
     #[serde(default)]
@@ -45,7 +44,6 @@ pub(super) struct Notes {
 
 /// An image of the cache.
 #[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct CachedImage {
     /// SHA-256 of the file as it is; its name in the cache.
@@ -72,7 +70,6 @@ pub struct CachedImage {
 
 /// An image of the cache that was read again.
 #[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct Checked {
     /// The image.

@@ -12,7 +12,6 @@ use crate::fetch::{Sha256, trouble};
 
 /// What an address held when it was first used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub(super) struct Pin {
     pub(super) sha256: Sha256,
     #[serde(with = "time::serde::rfc3339")]

@@ -22,7 +22,6 @@ pub struct PruneRule {
 
 /// What was removed, or would be.
 #[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct Pruned {
     /// Images that went.

@@ -66,7 +66,6 @@ pub struct Obtained {
 
 /// An entry of the catalogue, and what the cache has of it.
 #[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct Listed {
     /// The entry.
@@ -383,3 +382,6 @@ fn changed(failure: Failure, trust: &Trust) -> Failure {
         _ => failure,
     }
 }
+
+#[cfg(test)]
+mod tests;

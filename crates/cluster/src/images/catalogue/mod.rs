@@ -83,7 +83,7 @@ pub enum DigestSource {
 
 /// An image of the catalogue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct CatalogueEntry {
     /// Its name: lower-case letters, digits, dashes and dots.
     pub name: String,
@@ -127,7 +127,7 @@ impl CatalogueEntry {
 
 /// Named images, in the order in which they are shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Catalogue {
     images: Vec<CatalogueEntry>,
 }

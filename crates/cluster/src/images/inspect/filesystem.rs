@@ -11,7 +11,6 @@ use super::{
 
 /// A file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct FileSystem {
     /// `ext4`, `ext3`, `ext2`, `btrfs`, `vfat`, `xfs` or `squashfs`.

@@ -57,7 +57,6 @@ impl InspectOptions {
 
 /// What is inside an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct Inspection {
     /// What it is.

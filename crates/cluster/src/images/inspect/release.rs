@@ -13,7 +13,6 @@ const LONGEST: u64 = 64 << 10;
 
 /// What a system says of itself. Everything comes from the image and is shown, never believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct SystemRelease {
     /// The partition that is its root.

@@ -21,7 +21,6 @@ pub enum PartitionTable {
 
 /// A partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct Partition {
     /// Its number in the table, from 1.

@@ -100,7 +100,7 @@ fn members_after_each_other_are_one_content() {
 
 #[test]
 fn a_cut_file_is_an_error_wherever_it_is_cut() {
-    let raw = content(400_000);
+    let raw = content(150_000);
     for (packing, pack) in ALL {
         let packed = pack(&raw);
         let cuts =
@@ -136,10 +136,9 @@ fn a_flipped_bit_is_an_error() {
         for at in [packed.len() / 4, packed.len() / 2, packed.len() * 3 / 4] {
             let mut damaged = packed.clone();
             damaged[at] ^= 0x10;
-            match std::panic::catch_unwind(|| unpack(damaged, SETTINGS[0])) {
-                // Without a checksum zstd cannot notice every one, but ours have one.
-                Ok(Ok(out)) => assert!(out == raw, "{packing}: wrong content came out"),
-                Ok(Err(_)) | Err(_) => {}
+            // Without a checksum zstd cannot notice every one, but ours have one.
+            if let Ok(Ok(out)) = std::panic::catch_unwind(|| unpack(damaged, SETTINGS[0])) {
+                assert!(out == raw, "{packing}: wrong content came out");
             }
         }
     }
@@ -185,7 +184,7 @@ async fn stream(packed: &[u8], settings: Unpacking) -> io::Result<Vec<u8>> {
 
 #[tokio::test]
 async fn the_stream_gives_what_the_decoder_gives_and_fails_at_its_end_when_that_is_cut() {
-    let raw = content(3_000_000);
+    let raw = content(2_500_000);
     for (packing, pack) in ALL {
         let packed = pack(&raw);
         assert!(stream(&packed, SETTINGS[0]).await.unwrap() == raw, "{packing}");
@@ -211,7 +210,7 @@ async fn a_stream_that_nobody_reads_any_more_stops_its_decoder() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_bytes_make_a_size_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -238,7 +237,7 @@ proptest! {
     fn a_damaged_file_never_unpacks_to_something_else_without_an_error(
         at in 4_usize..4000, bit in 0_u8..8
     ) {
-        let raw = content(20_000);
+        let raw = content(6_000);
         for (packing, pack) in ALL {
             let mut packed = pack(&raw);
             let at = at % packed.len();
