@@ -45,7 +45,8 @@ impl Http {
             .connect_timeout(options.connect_limit)
             .read_timeout(options.stall_limit);
         if let Some(proxy) = &options.proxy {
-            builder = builder.proxy(Proxy::all(proxy.as_str()).map_err(|e| wrong("proxy", e))?);
+            let proxy = Proxy::all(proxy.as_str()).map_err(|e| wrong("proxy", e))?;
+            builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string(&options.no_proxy)));
         }
         let mut authorities = Vec::new();
         for pem in &options.authorities {

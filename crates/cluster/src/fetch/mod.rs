@@ -96,6 +96,8 @@ pub struct FetchOptions {
     pub rewrites: Vec<(String, String)>,
     /// A proxy for everything.
     pub proxy: Option<Url>,
+    /// Hosts that are reached without it, as `NO_PROXY` lists them: `localhost,10.0.0.0/8,.home.arpa`.
+    pub no_proxy: String,
     /// PEM certificates trusted beside the system's.
     pub authorities: Vec<Vec<u8>>,
     /// How many redirects are followed. Never from `https` to `http`.
@@ -111,6 +113,7 @@ impl Default for FetchOptions {
         Self {
             rewrites: Vec::new(),
             proxy: None,
+            no_proxy: String::new(),
             authorities: Vec::new(),
             redirects: 10,
             connect_limit: Duration::from_secs(20),
