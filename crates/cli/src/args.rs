@@ -110,6 +110,9 @@ pub(crate) enum Command {
     /// Look for everything that would get in the way, and say what to do about it
     #[command(after_help = "Examples:\n  turingpi doctor\n  turingpi doctor --output json cluster.yaml")]
     Doctor(Doctor),
+    /// Operating system images: list, download, check, look inside, make room
+    #[command(after_help = crate::command::image::EXAMPLES)]
+    Image(crate::command::image::Image),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:\n  \
         turingpi completions bash > ~/.local/share/bash-completion/completions/turingpi\n  \

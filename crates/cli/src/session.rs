@@ -107,12 +107,7 @@ pub(crate) fn environment(global: &Global, loaded: &Loaded) -> Result<Environmen
         Some(dir) => dir.clone(),
         None => loaded.base.join(".turingpi").join(&loaded.document.name),
     };
-    let cache_dir = match &global.cache_dir {
-        Some(dir) => dir.clone(),
-        None => etcetera::choose_base_strategy()
-            .map(|b| b.cache_dir().join("turingpi"))
-            .map_err(|e| Failure::new(FailureClass::Config, "cannot find the cache folder").source(e))?,
-    };
+    let cache_dir = cache_dir(global)?;
     Ok(Environment {
         base: loaded.base.clone(),
         home: home(),
@@ -124,6 +119,16 @@ pub(crate) fn environment(global: &Global, loaded: &Loaded) -> Result<Environmen
         owner: owner(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
+}
+
+/// The folder for downloads, shared by all clusters.
+pub(crate) fn cache_dir(global: &Global) -> Result<PathBuf, Exit> {
+    match &global.cache_dir {
+        Some(dir) => Ok(dir.clone()),
+        None => Ok(etcetera::choose_base_strategy()
+            .map(|b| b.cache_dir().join("turingpi"))
+            .map_err(|e| Failure::new(FailureClass::Config, "cannot find the cache folder").source(e))?),
+    }
 }
 
 /// The home folder.

@@ -3,6 +3,7 @@
 mod apply;
 mod destroy;
 mod doctor;
+pub(crate) mod image;
 mod init;
 mod kubeconfig;
 mod plan;
@@ -35,6 +36,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Exit> {
         #[cfg(not(feature = "simulate"))]
         Command::Simulate(_) => Err(no_simulation()),
         Command::Doctor(args) => doctor::run(&global, &args).await,
+        Command::Image(args) => image::run(&global, &args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "turingpi", &mut script);

@@ -9,6 +9,7 @@
 )]
 
 mod board;
+mod image;
 mod offline;
 mod simulate;
 mod stopping;

@@ -2,7 +2,7 @@
 
 use crate::support::{ONE, Place};
 
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 12] = [
     "init",
     "validate",
     "plan",
@@ -12,6 +12,7 @@ const VERBS: [&str; 11] = [
     "kubeconfig",
     "simulate",
     "doctor",
+    "image",
     "completions",
     "schema",
 ];

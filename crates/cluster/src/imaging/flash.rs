@@ -357,7 +357,7 @@ async fn expected_digest(image: &ImageSpec, cx: &ImagingContext) -> Result<Optio
         let mut beside = url.clone();
         beside.set_path(&format!("{}{suffix}", url.path()));
         if let Some(text) = cx.fetcher.text_if_there(&Source::Url(beside)).await?
-            && let Some(digest) = Sha256::find(&text, file)
+            && let Some(digest) = Sha256::beside(&text, file)
         {
             return Ok(Some(digest));
         }
