@@ -121,7 +121,8 @@ async fn strangers_and_silence_are_no_boards() {
         at(None, None),
         Candidate::new("this is no host"),
     ] {
-        assert_eq!(probe_board(&candidate, LIMIT).await, None, "{candidate:?}");
+        // Nothing is expected, so a limit that is too short changes nothing.
+        assert_eq!(probe_board(&candidate, Duration::from_secs(2)).await, None, "{candidate:?}");
     }
     // One that accepts and never says a word costs the limit and no more.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

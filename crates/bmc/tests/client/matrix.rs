@@ -8,9 +8,9 @@ use turingpi_bmc::{BmcClient, BmcError, BmcErrorKind, FlashCause, ImageUpload, S
 use crate::server::{Answer, HANDLE, Server, Upload, done, failed, moving};
 
 const SLOT: Slot = Slot::ALL[1];
-/// Larger than what sockets and buffers swallow, for uploads that are not taken whole.
+/// Larger than what sockets and buffers swallow, for uploads that are answered early.
 const LARGE: usize = 24 * 1024 * 1024;
-const SMALL: usize = 40_000;
+const SMALL: usize = 1_000_000;
 const BANNED: &str = "Exceeded allowed authentication attempts. Access blocked for 1m 59s";
 
 struct Case {
@@ -38,7 +38,7 @@ fn other(
 }
 
 fn at(percent: usize) -> usize {
-    LARGE / 100 * percent
+    SMALL / 100 * percent
 }
 
 fn ready() -> Answer {
@@ -222,8 +222,8 @@ async fn no_fault_of_an_upload_becomes_a_success_or_an_end_without_a_next_step()
                 state.transfer.extend(case.after);
             }
         });
-        let whole = matches!(case.upload, Upload::Take | Upload::TakeAnd(_) | Upload::Reset(usize::MAX));
-        let image = if whole { small.clone() } else { large.clone() };
+        let early = matches!(case.upload, Upload::Reject(..));
+        let image = if early { large.clone() } else { small.clone() };
         let error = match server.client().flash(SLOT, image, &|_| {}).await {
             Err(error) => error,
             Ok(flashed) => panic!("{}: {flashed:?}", case.name),
