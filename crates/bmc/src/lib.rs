@@ -1,8 +1,14 @@
-//! Typed client of a Turing Pi board's BMC: power, USB, serial console and flashing.
+//! Typed client of a Turing Pi board's BMC: power, USB, serial console, flashing, firmware, fans and all else it can do.
 //!
 //! For: every firmware from 1.0 to the community's, behind one port, [`BmcClient`], that others can double (feature
 //! `mock`). Not for: deciding what to do (no retries, no power-on after a flash, no waiting for a boot), and not for
-//! unpacking images: what no BMC unpacks is refused, not repaired.
+//! unpacking images: what no BMC unpacks is refused, not repaired. A caller that unpacks while sending hands over a reader
+//! with [`ImageUpload::stream`]; [`sends_xz_packed`] tells where that can be left to the BMC.
+//!
+//! What a firmware can do is detected ([`About::capabilities`]); what it cannot is refused as [`BmcError::Unsupported`]
+//! before it is asked, since old firmware answers "ok" to what it does not know, hangs or crashes. [`discover`] finds boards
+//! without a login (with feature `discovery` also by their name on the local network), and [`SavedToken`] takes a login from
+//! one run of a program to the next.
 //!
 //! ```
 //! use turingpi_bmc::{BmcClient, BmcError, HttpBmcClient, PerSlot, Power, Slot, Trust};
@@ -66,6 +72,8 @@
 //!   address after five. There are no other retries; a repetition is the caller's decision, and [`BmcError::is_transient`]
 //!   and [`BmcError::retry_after`] help with it.
 //! - Passwords, tokens and what is typed on a console are in no error, no `Debug` and no log.
+//! - A token is bound to host, port, user and certificate, goes nowhere else, and is forgotten before a reboot or restart of
+//!   the BMC is asked for.
 //! - [`BmcClient::flash`] reports success only if the BMC took the whole upload, no other job came between, and the bytes were
 //!   seen or their digest compared. The BMC's bare "done" proves nothing.
 //! - An image passes through in pieces: memory stays within a few MiB.
@@ -73,32 +81,53 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod about;
+mod capability;
 mod client;
+mod console;
+mod cooling;
+mod discover;
 mod error;
 mod flash;
 mod image;
 mod info;
+mod lifecycle;
+mod node_info;
 mod port;
 mod power;
+mod sd_card;
 mod slot;
 mod tls;
+mod token;
 mod transfer;
 mod uart;
 mod usb;
 mod wire;
 
-pub use about::{About, Capability, Generation, Version};
+pub use about::{About, Generation, Version};
+pub use capability::{Capabilities, Capability, sends_xz_packed};
 pub use client::{BmcTimeouts, HttpBmcClient, HttpBmcClientBuilder};
+pub use console::{Console, ConsolePeer};
+pub use cooling::{CoolingDevice, Temperature};
+#[cfg(feature = "discovery")]
+pub use discover::find_by_name;
+pub use discover::{Candidate, DiscoveryLimits, InvalidCandidate, Sighting, discover, probe_board};
 pub use error::{Attempt, AuthReason, BmcError, BmcErrorKind};
-pub use flash::{FlashCause, FlashObserver, FlashPhase, FlashProgress, Flashed, NodeAfter};
+pub use flash::{
+    FirmwareSource, FlashCause, FlashObserver, FlashPhase, FlashProgress, Flashed, NodeAfter, RemoteImage,
+    StagedFirmware,
+};
 pub use image::{ImageEncoding, ImageUpload, OpenImage};
 pub use info::{Info, Interface, Storage};
+pub use lifecycle::BackupSink;
+pub use node_info::{NodeInfo, NodeInfoChange};
 pub use port::BmcClient;
 #[cfg(feature = "mock")]
 pub use port::MockBmcClient;
 pub use power::Power;
+pub use sd_card::SdCard;
 pub use slot::{InvalidSlot, PerSlot, Slot};
 pub use tls::{Fingerprint, FirstUse, InvalidFingerprint, Trust, probe_fingerprint};
+pub use token::{InvalidSavedToken, SavedToken};
 pub use transfer::Transfer;
-pub use uart::{UartMark, UartText};
+pub use uart::{SerialState, UartEncoding, UartMark, UartText};
 pub use usb::{UsbBus, UsbMode, UsbRoute, UsbState};
