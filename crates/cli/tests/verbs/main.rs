@@ -9,7 +9,11 @@
 )]
 
 mod board;
+#[cfg(unix)]
+mod destroying;
 mod offline;
 mod stopping;
 mod support;
+#[cfg(unix)]
+mod terminal;
 mod words;
