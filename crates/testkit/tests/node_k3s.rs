@@ -81,8 +81,18 @@ async fn a_server_and_an_agent_become_ready_and_a_power_cut_makes_the_agent_unkn
     let node: Value = simulation.kube().unwrap().store().find(&Gvr::NODES, None, "node1").unwrap();
     assert_eq!(node["status"]["nodeInfo"]["kubeletVersion"], VERSION);
     assert_eq!(node["metadata"]["labels"]["tier"], "one");
+    // Its kubelet shows that it lives, and no longer when it has no power.
+    let renewed = || {
+        let lease = simulation.kube()?.store().find(&Gvr::LEASES, Some("kube-node-lease"), "node2")?;
+        lease["spec"]["renewTime"].as_str().map(str::to_owned)
+    };
+    let first = renewed();
+    until("its lease is renewed", || renewed().is_some_and(|now| Some(now) != first)).await;
     simulation.power_cut("node2").await;
     until("node2 lost", || ready(&simulation, "node2").as_deref() == Some("Unknown")).await;
+    let last = renewed();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(renewed(), last, "nobody renews the lease of a node without power");
     simulation.power_restore("node2").await;
     until("node2 back", || ready(&simulation, "node2").as_deref() == Some("True")).await;
     assert_eq!(simulation.node("node2").unit("k3s-agent").unwrap().active, "active");
