@@ -9,7 +9,7 @@ use std::{
 
 use turingpi_cluster::{
     FetchOptions, Fetcher, Hosts, NodeSpec,
-    first_boot::FirstBootSpec,
+    first_boot::{Credentials, FirstBootSpec},
     imaging::{
         Boards, FirstBootState, FlashReason, ImageSpec, ImagingContext, ImagingLimits, KnownHostsFile,
         Neighbours, SlotRecord, flash_step_id,
@@ -42,6 +42,7 @@ pub struct Provision {
     pub(crate) newcomers: Newcomers,
     pub(crate) hosts: Hosts,
     pub(crate) images: BTreeMap<String, ImageSpec>,
+    image_logins: BTreeMap<String, Credentials>,
     pub(crate) k3s: K3sCluster,
     pub(crate) store: Arc<FileStateStore>,
     fetcher: Fetcher,
@@ -101,6 +102,7 @@ impl Provision {
         let boards = boards::clients(&document, &secrets, &state, &environment.timing, &newcomers).await?;
         let nodes = targets::nodes(&document, &environment, &secrets).await?;
         let images = targets::images(&document, &environment)?;
+        let image_logins = targets::image_logins(&document, &secrets).await?;
         let authorized_keys = targets::authorized_keys(&document, &environment, &secrets).await?;
 
         let known_hosts = environment.state_dir.join("known_hosts");
@@ -140,6 +142,7 @@ impl Provision {
             newcomers,
             hosts,
             images,
+            image_logins,
             k3s,
             store,
             fetcher,
@@ -266,6 +269,11 @@ impl Provision {
     ) -> Result<ImagingContext, Failure> {
         let mut first_boot = FirstBootSpec::new(&node.name, self.authorized_keys.clone());
         first_boot.static_address = targets::static_address(&self.document, node)?;
+        let wanted = self.document.nodes.iter().find(|n| n.name == node.name);
+        if let Some(login) = wanted.and_then(|n| self.image_logins.get(n.image.as_ref()?)) {
+            // The one that is known to be right: sshd shuts callers out that guess too often.
+            first_boot.credentials = vec![login.clone()];
+        }
         Ok(ImagingContext {
             boards: self.boards.clone(),
             hosts: self.hosts.clone(),

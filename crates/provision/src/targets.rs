@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, str::FromStr};
 
 use ipnet::IpNet;
 use turingpi_cluster::{
-    NodeSpec, fetch::Source, first_boot::StaticAddress, images::Catalogue, imaging::ImageSpec,
+    NodeSpec,
+    fetch::Source,
+    first_boot::{Credentials, StaticAddress},
+    images::Catalogue,
+    imaging::ImageSpec,
 };
 use turingpi_engine::{Failure, FailureClass};
 use turingpi_k3s::{InstallMode, K3sSpec};
@@ -180,6 +184,22 @@ fn policy(keys: Option<&HostKeys>) -> Result<HostKeyPolicy, Failure> {
                 .collect::<Result<_, _>>()?,
         ),
     })
+}
+
+/// The logins that images are delivered with, beside the known ones, by image.
+pub(crate) async fn image_logins(
+    document: &Document,
+    secrets: &Secrets,
+) -> Result<BTreeMap<String, Credentials>, Failure> {
+    let mut logins = BTreeMap::new();
+    for (name, image) in &document.images {
+        if let Some(login) = &image.login {
+            let what = format!("password of {} in the image {name}", login.username);
+            let password = secrets.resolve(&login.password, &what).await?;
+            logins.insert(name.clone(), Credentials::new(&login.username, password));
+        }
+    }
+    Ok(logins)
 }
 
 /// All images, complete.

@@ -205,7 +205,11 @@ fn check(boards: &[BoardPlan], nodes: &[NodePlan]) -> Result<()> {
 
 /// Puts the plan's system on a node's disk.
 fn install(node: &Arc<Node>) {
-    if let Some(image) = &node.plan.installed {
+    if let Some(image) = &node.plan.nvme_system {
+        let mut os = rootfs::from_image(image, &node.plan);
+        rootfs::move_to_nvme(&mut os);
+        node.set_os(Some(os));
+    } else if let Some(image) = &node.plan.installed {
         let mut os = rootfs::from_image(image, &node.plan);
         rootfs::settle(&mut os, &node.plan);
         node.set_os(Some(os));

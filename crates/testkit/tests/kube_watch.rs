@@ -170,6 +170,6 @@ async fn the_store_can_be_watched_without_a_socket() {
     let mut watcher = store.watch(&Gvr::CONFIG_MAPS, options).unwrap();
     assert!(watcher.try_next().unwrap().is_none());
     store.create(&Gvr::CONFIG_MAPS, None, map("one", json!({"app": "x"}))).unwrap();
-    let event = tokio::time::timeout(Duration::from_secs(5), watcher.next()).await.unwrap().unwrap();
+    let event = tokio::time::timeout(LIMIT, watcher.next()).await.unwrap().unwrap();
     assert_eq!(event.kind, WatchEventKind::Added);
 }

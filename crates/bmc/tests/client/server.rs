@@ -242,14 +242,14 @@ impl Server {
 /// Short enough for tests, long enough for a busy machine.
 pub fn timeouts() -> BmcTimeouts {
     BmcTimeouts {
-        connect: Duration::from_secs(20),
-        call: Duration::from_secs(20),
-        slow_call: Duration::from_secs(20),
+        connect: Duration::from_secs(60),
+        call: Duration::from_secs(60),
+        slow_call: Duration::from_secs(60),
         console_poll: Duration::from_millis(2),
-        upload_stall: Duration::from_secs(20),
+        upload_stall: Duration::from_secs(60),
         poll: Duration::from_millis(2),
         poll_failures: 3,
-        write_stall: Duration::from_secs(20),
+        write_stall: Duration::from_secs(60),
     }
 }
 

@@ -13,11 +13,46 @@ pub(crate) const CA_KEY: &str = "k3s/ca";
 /// `Refused` where going on would lose or mix up something.
 pub(super) fn check(round: &Round<'_>) -> Result<(), Failure> {
     let ca = cluster_ca(round);
+    networks(round)?;
     for node in &round.env.nodes {
         let Some(seen) = round.seen(&node.name) else { continue };
         host(node, seen)?;
         units(node, seen)?;
         membership(round, node, seen, ca.as_deref())?;
+    }
+    Ok(())
+}
+
+/// A cluster keeps the networks it was made with: with others its pods and services would no longer be found.
+fn networks(round: &Round<'_>) -> Result<(), Failure> {
+    let (Some(api), false) = (&round.facts.api, round.founding) else { return Ok(()) };
+    let wanted = &round.env.network;
+    let refused = |what: &str, has: String, says: String, hint: String| {
+        Err(Failure::new(
+            FailureClass::Refused,
+            format!("the cluster that runs has its {what} in {has}, and the document says {says}"),
+        )
+        .hint(format!("{hint} Networks cannot be changed in a cluster that exists. Nothing was changed.")))
+    };
+    let k3s_default = "k3s's own default is `network: { pods: 10.42.0.0/16, services: 10.43.0.0/16 }`.";
+    if let Some(pods) = api.pod_networks.iter().find(|pods| !wanted.pods.contains(*pods)) {
+        let hint = format!(
+            "Set `network.pods` in the document to the network that {pods} is part of. {k3s_default}"
+        );
+        return refused("pods", pods.to_string(), wanted.pods.trunc().to_string(), hint);
+    }
+    if let Some(address) = api.service_address
+        && wanted.services.hosts().find(|a| *a != wanted.services.network()) != Some(address)
+    {
+        let hint = format!(
+            "Set `network.services` in the document to the network that begins with {address}. {k3s_default}"
+        );
+        return refused(
+            "service `kubernetes`",
+            address.to_string(),
+            wanted.services.trunc().to_string(),
+            hint,
+        );
     }
     Ok(())
 }

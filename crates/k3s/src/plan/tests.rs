@@ -191,7 +191,7 @@ fn converged(cluster: &K3sCluster) -> K3sFacts {
     };
     let system = K3sSpec::default().system_deployments().iter().filter_map(workload).collect();
     let nodes = cluster.nodes().iter().map(object).collect();
-    K3sFacts { api: Some(ApiFacts { failing: vec![], nodes, system }), ..facts(cluster, running) }
+    K3sFacts { api: Some(ApiFacts { nodes, system, ..ApiFacts::default() }), ..facts(cluster, running) }
 }
 
 fn up<'a>(facts: &'a mut K3sFacts, node: &str) -> &'a mut NodeFacts {

@@ -187,6 +187,19 @@ pub struct Image {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9a-fA-F]{64}$"))]
     pub sha256: Option<String>,
+    /// The login it is delivered with, where that is not Armbian's `root`/`1234` or Ubuntu's `ubuntu`/`ubuntu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<ImageLogin>,
+}
+
+/// A login that an image is delivered with. The first boot gives that user another password.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ImageLogin {
+    /// The user; one who may use sudo.
+    pub username: String,
+    /// Where the password comes from.
+    pub password: SecretSource,
 }
 
 /// One node.

@@ -59,6 +59,7 @@ pub(crate) struct Plan {
     pace: Pace,
     durations: Durations,
     releases: Vec<String>,
+    image: OsImage,
 }
 
 /// A simulation, the document that leads to it, and a state folder.
@@ -104,6 +105,7 @@ pub(crate) fn world(yaml: &str) -> Plan {
         pace: Pace::scaled(0.0001),
         durations: Durations::default(),
         releases: Vec::new(),
+        image: OsImage::armbian().with_size(IMAGE_BYTES),
     }
 }
 
@@ -126,6 +128,12 @@ impl Plan {
         self
     }
 
+    /// Another image than Armbian is served as every image.
+    pub(crate) fn image(mut self, image: OsImage) -> Self {
+        self.image = image.with_size(IMAGE_BYTES);
+        self
+    }
+
     pub(crate) async fn start(self) -> World {
         let mut text = "name: homelab\n".to_owned();
         if !self.yaml.contains("\nversion:") && !self.yaml.contains("\nchannel:") {
@@ -134,7 +142,7 @@ impl Plan {
         if self.yaml.contains("board1/") {
             text.push_str("boards: { board1: { bmc: 10.10.88.70, credentials: { password: prompt } } }\n");
         }
-        if self.yaml.contains("image:") {
+        if self.yaml.contains("image:") && !self.yaml.contains("images:") {
             text.push_str("images: { armbian: { source: ./armbian.img.xz } }\n");
         }
         text.push_str("ssh: { identity: id_ed25519, agent: false }\n");
@@ -172,7 +180,7 @@ impl Plan {
             builder = builder.node((self.tweak)(plan));
         }
         for image in document.images.keys() {
-            builder = builder.image(image, OsImage::armbian().with_size(IMAGE_BYTES));
+            builder = builder.image(image, self.image.clone());
         }
         if let Some(version) = &document.version {
             builder = builder.k3s_release(version);
@@ -227,13 +235,17 @@ fn lead(mut document: Document, simulation: &Simulation, folder: &Path) -> Docum
     document
 }
 
-fn private(path: &Path, text: &str) {
+pub(crate) fn private(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 impl World {
+    /// The folder that paths of the document begin in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.folder.path().join("state")
     }

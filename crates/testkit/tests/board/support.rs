@@ -180,7 +180,7 @@ impl Bench {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
         };
-        match tokio::time::timeout(std::time::Duration::from_secs(20), found).await {
+        match tokio::time::timeout(std::time::Duration::from_secs(60), found).await {
             Ok(job) => job,
             Err(_) => panic!("waited for {wanted}, but the job is {}", self.job()),
         }
@@ -214,7 +214,7 @@ impl Bench {
             }
         };
         assert!(
-            tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.is_ok(),
+            tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.is_ok(),
             "waited for {what}"
         );
     }
