@@ -1,14 +1,16 @@
 //! From bare slots and hosts to a ready cluster: what to look at, and what follows from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
-use futures::future::join_all;
 use turingpi_cluster::{
     NodeSpec, Role, SlotRef,
     imaging::{
-        BoardFacts, Decision, FlashReason, Neighbours, Reach, SlotRecord, decide, restore_power_step,
-        slot_steps,
+        BoardFacts, Decision, FlashReason, Neighbours, Reach, SlotRecord, decide, powered_off_key,
+        restore_power_step, slot_steps,
     },
 };
 use turingpi_engine::{
@@ -16,13 +18,21 @@ use turingpi_engine::{
 };
 use turingpi_k3s::K3sFacts;
 
-use crate::{Intent, Provision, provision::beware_of_newcomers};
+use crate::{
+    Intent, Provision,
+    look::{Look, Waits},
+    provision::beware_of_newcomers,
+};
 
 /// The target of `apply`.
 pub(crate) struct BringUp<'a> {
     cluster: &'a Provision,
     /// Nodes to flash again, with the flash that their slot's record named when this was asked for.
     reflash: BTreeMap<String, Option<String>>,
+    /// It is run, not only looked at.
+    runs: bool,
+    /// What was told already.
+    noted: Mutex<BTreeSet<String>>,
 }
 
 /// One look at everything.
@@ -58,7 +68,12 @@ impl<'a> BringUp<'a> {
                 reflash.insert(node.name.clone(), SlotRecord::read(&state, place)?.map(|r| r.flash));
             }
         }
-        Ok(Self { cluster, reflash })
+        Ok(Self { cluster, reflash, runs: false, noted: Mutex::default() })
+    }
+
+    /// The same target, to be run under the lock.
+    pub(crate) fn run(self) -> Self {
+        Self { runs: true, ..self }
     }
 
     /// What each slot needs.
@@ -118,16 +133,20 @@ impl Reconcile for BringUp<'_> {
     async fn observe(&self, cx: &StepContext) -> Result<Facts, Failure> {
         let cluster = self.cluster;
         beware_of_newcomers(&cluster.hosts, &cluster.nodes, &cx.state().await?)?;
-        let boards = cluster.boards.observe();
-        let reach = join_all(cluster.nodes.iter().map(|node| async move {
-            // The connection stays in the pool, so the look at k3s below uses it again.
-            (node.name.clone(), Reach::of(&cluster.hosts.client(&node.name).await))
-        }));
-        let (boards, reach) = futures::join!(boards, reach);
+        let look = Look::at(cluster, cx, &cx.state().await?, Waits::UnlessStarted).await?;
         cluster.newcomers.remember(cx).await?;
-        let boards = boards.into_iter().map(|(name, facts)| (name, facts.map_err(|f| f.report()))).collect();
-        let k3s = cluster.k3s.observe(cx).await?;
-        Ok(Facts { boards, reach: reach.into_iter().collect(), k3s })
+        if self.runs {
+            forget_power_off(cx, &look.reach).await?;
+        }
+        for note in look.notes(cluster) {
+            if self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(note.clone()) {
+                cx.note(note);
+            }
+        }
+        let k3s = cluster.k3s.observe_rest(cx, look.silent).await?;
+        let boards =
+            look.boards.into_iter().map(|(name, facts)| (name, facts.map_err(|f| f.report()))).collect();
+        Ok(Facts { boards, reach: look.reach, k3s })
     }
 
     fn plan(&self, facts: &Facts, state: &State) -> Result<Plan, Failure> {
@@ -199,6 +218,22 @@ impl BringUp<'_> {
             self.cluster.nodes.iter().partition(|n| n.role == Role::ControlPlane);
         servers.into_iter().chain(agents)
     }
+}
+
+/// A node that answers again may get something that a `destroy` has to take off it.
+async fn forget_power_off(cx: &StepContext, reach: &BTreeMap<String, Reach>) -> Result<(), Failure> {
+    let state = cx.state().await?;
+    let up =
+        reach.iter().filter(|(_, reach)| **reach == Reach::LoggedIn).map(|(name, _)| powered_off_key(name));
+    let keys: Vec<String> = up.filter(|key| state.record_keys(key).any(|k| k == key)).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    cx.update_state(|state| {
+        keys.iter().for_each(|key| state.remove_record(key));
+        Ok(())
+    })
+    .await
 }
 
 fn neighbours(nodes: &[NodeSpec], facts: &Facts, decisions: &BTreeMap<String, Decision>) -> Neighbours {

@@ -35,6 +35,7 @@ pub mod doctor;
 pub mod document;
 mod environment;
 mod lease;
+mod look;
 mod provision;
 mod status;
 mod targets;

@@ -35,7 +35,7 @@ pub use decide::{Decision, FlashReason, decide};
 pub use failure::bmc_failure;
 pub use host_keys::{HostKeys, KnownHostsFile};
 pub use neighbours::{Neighbours, leftover_power};
-pub use record::{FirstBootState, SlotRecord, flash_step_id};
+pub use record::{FirstBootState, SlotRecord, flash_step_id, powered_off_key};
 pub(crate) use uart_log::UartLog;
 
 use boot::BootStep;

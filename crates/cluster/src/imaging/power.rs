@@ -9,7 +9,7 @@ use turingpi_engine::{Change, Failure, Step, StepContext, StepDescription, Verdi
 use super::{
     Boards, ImagingContext, UartLog, bmc_failure,
     flash::{restore_power, set_power},
-    flash_step_id,
+    flash_step_id, powered_off_key,
 };
 use crate::{NodeSpec, SlotRef};
 
@@ -44,6 +44,14 @@ impl Step for PowerOnStep {
         // Before the power, so that not a line of the boot is missed. A board whose serial line is in trouble still boots.
         if let Err(error) = self.log.restart(bmc.as_ref()).await {
             cx.note(format!("slot {}: the serial console cannot be read: {error}", self.place));
+        }
+        let key = powered_off_key(&self.node);
+        if cx.state().await?.record_keys(&key).any(|k| k == key) {
+            cx.update_state(|state| {
+                state.remove_record(&key);
+                Ok(())
+            })
+            .await?;
         }
         if bmc.power().await.map_err(failed)?[self.place.slot] != Power::On {
             set_power(bmc.as_ref(), &[self.place.slot], Power::On).await.map_err(failed)?;

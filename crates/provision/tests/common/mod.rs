@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use turingpi_provision::{
     Environment, Intent, Planned, Provision, SecretProvider, TeardownIntent,
+    bmc::{BmcClient as _, HttpBmcClient, PerSlot, Power, Slot, Trust},
     cluster::{
         Endpoint, Role,
         kube::{ClusterApi, KubeRsApi},
@@ -355,6 +356,18 @@ impl World {
             let view = kube.store().get(&Gvr::NODES, None, &node.name).unwrap();
             assert_eq!(condition(&view, "Ready"), Some("True"), "{}", node.name);
         }
+    }
+    /// Somebody else switches a slot of `board1` off.
+    pub(crate) async fn switch_off(&self, slot: u8) {
+        let endpoint = &self.simulation.endpoints().boards["board1"];
+        let client = HttpBmcClient::builder(endpoint.url.parse().unwrap())
+            .credentials(USER, SecretString::from(PASSWORD))
+            .trust(Trust::first_use(|_| true))
+            .build()
+            .unwrap();
+        let mut change = PerSlot::new([None; 4]);
+        change[Slot::try_from(slot).unwrap()] = Some(Power::Off);
+        client.set_power(&change).await.unwrap();
     }
     /// A Kubernetes client made from the kubeconfig that was written.
     pub(crate) async fn kube(&self) -> impl ClusterApi + use<> {
