@@ -181,7 +181,7 @@ const REBOOT_PATIENCE: Duration = Duration::from_secs(600);
 const REBOOT_COUNTS: time::Duration = time::Duration::minutes(15);
 
 /// The key under which the state keeps when we began to reboot a node, until it is back.
-pub(crate) fn rebooting_key(node: &str) -> String {
+pub fn rebooting_key(node: &str) -> String {
     format!("rebooting/{node}")
 }
 

@@ -52,7 +52,7 @@ pub use host::{
     HostStep, HostTask, HostTime, InterfaceAddress, Mount, Os, OsFamily, RemoteExit, Route, Swap, UnitState,
     unless_same,
 };
-pub use hosts::{Hosts, is_rebooting, patience, ssh_failure};
+pub use hosts::{Hosts, is_rebooting, patience, rebooting_key, ssh_failure};
 pub use imaging::{Boards, ImageSpec, ImagingContext, SlotRecord, imaging_steps};
 pub use network::{API_PORT, BadEndpoint, Endpoint, NetworkSpec, overlap};
 pub use node::{NodeSpec, Role, SlotRef};

@@ -12,6 +12,7 @@ use turingpi_cluster::{
         BoardFacts, Decision, FlashReason, Neighbours, Reach, SlotRecord, decide, powered_off_key,
         restore_power_step, slot_steps,
     },
+    rebooting_key,
 };
 use turingpi_engine::{
     Failure, FailureClass, FailureReport, Lane, Plan, Reconcile, Stage, State, StepContext, Subject,
@@ -136,7 +137,7 @@ impl Reconcile for BringUp<'_> {
         let look = Look::at(cluster, cx, &cx.state().await?, Waits::UnlessStarted).await?;
         cluster.newcomers.remember(cx).await?;
         if self.runs {
-            forget_power_off(cx, &look.reach).await?;
+            is_back(cx, &look.reach).await?;
         }
         for note in look.notes(cluster) {
             if self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(note.clone()) {
@@ -220,12 +221,15 @@ impl BringUp<'_> {
     }
 }
 
-/// A node that answers again may get something that a `destroy` has to take off it.
-async fn forget_power_off(cx: &StepContext, reach: &BTreeMap<String, Reach>) -> Result<(), Failure> {
+/// A node that answers is back from whatever reboot it was in, and may get from now on what a `destroy` has to take off
+/// it again.
+async fn is_back(cx: &StepContext, reach: &BTreeMap<String, Reach>) -> Result<(), Failure> {
     let state = cx.state().await?;
-    let up =
-        reach.iter().filter(|(_, reach)| **reach == Reach::LoggedIn).map(|(name, _)| powered_off_key(name));
-    let keys: Vec<String> = up.filter(|key| state.record_keys(key).any(|k| k == key)).collect();
+    let up = reach.iter().filter(|(_, reach)| **reach == Reach::LoggedIn);
+    let keys: Vec<String> = up
+        .flat_map(|(name, _)| [powered_off_key(name), rebooting_key(name)])
+        .filter(|key| state.record_keys(key).any(|k| k == key))
+        .collect();
     if keys.is_empty() {
         return Ok(());
     }
