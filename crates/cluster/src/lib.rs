@@ -35,6 +35,7 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod again;
 pub mod fetch;
 pub mod first_boot;
 mod host;
@@ -46,6 +47,7 @@ mod node;
 mod prepare;
 pub mod ready;
 
+pub use again::fetch_again;
 pub use fetch::{FetchOptions, Fetched, Fetcher, Sha256, Source};
 pub use host::{
     Activity, Arch, Cgroup, DiskSpace, FactsError, FactsRequest, FileFact, Firewall, Host, HostFacts,

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use turingpi_cluster::{
     NodeSpec, Role, SlotRef,
     imaging::{
-        BoardFacts, Decision, FlashReason, Neighbours, Reach, SlotRecord, decide, powered_off_key,
-        restore_power_step, slot_steps,
+        BoardFacts, Decision, FlashQueue, FlashReason, Neighbours, Reach, SlotRecord, bystanders, decide,
+        powered_off_key, restore_power_step, slot_steps, stand_by_step,
     },
     rebooting_key,
 };
@@ -153,7 +153,7 @@ impl Reconcile for BringUp<'_> {
     fn plan(&self, facts: &Facts, state: &State) -> Result<Plan, Failure> {
         let decisions = self.decisions(facts, state)?;
         refuse_unknown(&self.cluster.nodes, &decisions)?;
-        let neighbours = neighbours(&self.cluster.nodes, facts, &decisions);
+        let neighbours = neighbours(&self.cluster.nodes, facts, &decisions, state)?;
         let mut fresh = BTreeSet::new();
         let mut starting = BTreeSet::new();
         let mut imaging = BTreeMap::new();
@@ -179,7 +179,12 @@ impl Reconcile for BringUp<'_> {
             .boards
             .names()
             .filter_map(|board| {
-                let step = restore_power_step(board, state, &self.cluster.boards)?;
+                let (nodes, boards) = (&self.cluster.nodes, &self.cluster.boards);
+                // Nothing is flashed before everything that shall run does.
+                let stand_by = stand_by_step(board, nodes, &neighbours, boards);
+                let step = stand_by
+                    .filter(|_| starting.is_empty())
+                    .or_else(|| restore_power_step(board, state, boards))?;
                 Some(Lane { subject: Subject::board(board), steps: vec![step] })
             })
             .collect();
@@ -240,7 +245,12 @@ async fn is_back(cx: &StepContext, reach: &BTreeMap<String, Reach>) -> Result<()
     .await
 }
 
-fn neighbours(nodes: &[NodeSpec], facts: &Facts, decisions: &BTreeMap<String, Decision>) -> Neighbours {
+fn neighbours(
+    nodes: &[NodeSpec],
+    facts: &Facts,
+    decisions: &BTreeMap<String, Decision>,
+    state: &State,
+) -> Result<Neighbours, Failure> {
     let mut neighbours = Neighbours::default();
     for node in nodes {
         let Some(place) = &node.slot else { continue };
@@ -250,7 +260,14 @@ fn neighbours(nodes: &[NodeSpec], facts: &Facts, decisions: &BTreeMap<String, De
             neighbours.running.insert(place.clone());
         }
     }
-    neighbours
+    for (name, board) in &facts.boards {
+        if let Ok(board) = board {
+            let announced = bystanders(name, board, state, &neighbours)?;
+            neighbours.announced.extend(announced);
+        }
+    }
+    neighbours.queue = FlashQueue::new(neighbours.flashed_too.iter().cloned());
+    Ok(neighbours)
 }
 
 /// Something runs in a slot that is not ours, and nothing allows us to overwrite it.

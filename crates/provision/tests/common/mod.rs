@@ -60,6 +60,7 @@ pub(crate) struct Plan {
     pace: Pace,
     durations: Durations,
     releases: Vec<String>,
+    strangers: Vec<NodePlan>,
 }
 
 /// A simulation, the document that leads to it, and a state folder.
@@ -105,6 +106,7 @@ pub(crate) fn world(yaml: &str) -> Plan {
         pace: Pace::scaled(0.0001),
         durations: Durations::default(),
         releases: Vec::new(),
+        strangers: Vec::new(),
     }
 }
 
@@ -120,6 +122,11 @@ impl Plan {
     }
     pub(crate) fn durations(mut self, change: impl Fn(&mut Durations)) -> Self {
         change(&mut self.durations);
+        self
+    }
+    /// A node that the document does not name.
+    pub(crate) fn stranger(mut self, node: NodePlan) -> Self {
+        self.strangers.push(node);
         self
     }
     pub(crate) fn release(mut self, tag: &str) -> Self {
@@ -171,6 +178,9 @@ impl Plan {
                 plan = plan.installed(image).running().user(user, PASSWORD).authorized_key(key.public_line());
             }
             builder = builder.node((self.tweak)(plan));
+        }
+        for stranger in &self.strangers {
+            builder = builder.node(stranger.clone());
         }
         for image in document.images.keys() {
             builder = builder.image(image, OsImage::armbian().with_size(IMAGE_BYTES));
