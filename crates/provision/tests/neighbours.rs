@@ -12,6 +12,7 @@ mod common;
 use common::{SMALL, USER, World, lines, story, world};
 use turingpi_provision::{
     Intent,
+    bmc::Power,
     engine::{Approval, FailureClass, Risk, Subject},
 };
 use turingpi_testkit::{ModuleKind, NodePlan, OsImage};
@@ -25,7 +26,9 @@ async fn shared_board() -> World {
         .installed(OsImage::debian().with_size(64 * 1024))
         .running()
         .user(USER, "not ours");
-    world(SMALL).stranger(stranger).start().await
+    let world = world(SMALL).stranger(stranger).start().await;
+    world.switch(4, Power::On).await;
+    world
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use common::{HOSTS, Run, SMALL, Verb, World, story, world};
 use tokio::sync::Notify;
 use turingpi_provision::{
     TeardownIntent,
+    bmc::Power,
     engine::{Cancellation, EventKind, FailureClass, Outcome},
 };
 use turingpi_testkit::{Action, Fault, Site};
@@ -72,7 +73,7 @@ async fn a_module_without_power_is_not_waited_for() {
     let mut world = world(SMALL).start().await;
     world.converge().await;
     world.timing.limit_factor = 1e6;
-    world.switch_off(2).await;
+    world.switch(2, Power::Off).await;
     let failure = world.destroy(&TeardownIntent::default()).await.failed();
     assert_eq!(failure.class, FailureClass::Unreachable, "{failure:#?}");
     assert!(failure.message.contains("node2"), "{failure:#?}");
@@ -135,7 +136,7 @@ async fn a_teardown_that_keeps_data_and_was_cut_off_after_the_first_switch_goes_
 
     // What was built again and then switched off by somebody else is not taken for done.
     world.converge().await;
-    world.switch_off(2).await;
+    world.switch(2, Power::Off).await;
     let failure = world.run(&verb).await.failed();
     assert_eq!(failure.class, FailureClass::Unreachable, "{failure:#?}");
 }

@@ -367,8 +367,8 @@ impl World {
             assert_eq!(condition(&view, "Ready"), Some("True"), "{}", node.name);
         }
     }
-    /// Somebody else switches a slot of `board1` off.
-    pub(crate) async fn switch_off(&self, slot: u8) {
+    /// Somebody else switches a slot of `board1`.
+    pub(crate) async fn switch(&self, slot: u8, power: Power) {
         let endpoint = &self.simulation.endpoints().boards["board1"];
         let client = HttpBmcClient::builder(endpoint.url.parse().unwrap())
             .credentials(USER, SecretString::from(PASSWORD))
@@ -376,7 +376,7 @@ impl World {
             .build()
             .unwrap();
         let mut change = PerSlot::new([None; 4]);
-        change[Slot::try_from(slot).unwrap()] = Some(Power::Off);
+        change[Slot::try_from(slot).unwrap()] = Some(power);
         client.set_power(&change).await.unwrap();
     }
     /// A Kubernetes client made from the kubeconfig that was written.
