@@ -125,7 +125,7 @@ impl Provision {
         let fetcher = Fetcher::new(&environment.cache_dir, FetchOptions::default())?;
         let k3s = K3sCluster::builder(&document.name)
             .nodes(nodes.clone())
-            .spec(targets::k3s(&document, &environment)?)
+            .spec(targets::k3s(&document, &environment, &secrets).await?)
             .network(document.network.clone())
             .host(document.host.clone())
             .hosts(hosts.clone())

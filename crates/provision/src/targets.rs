@@ -9,7 +9,7 @@ use turingpi_k3s::{InstallMode, K3sSpec};
 use turingpi_ssh::{AuthMethod, Fingerprint, HostKeyPolicy, JumpSpec, ResolvedHost, SshConfig, SshTarget};
 
 use crate::{
-    document::{Document, HostKeys, Image, Node, Ssh},
+    document::{Document, HostKeys, Image, Node, Ssh, registries},
     environment::{Environment, Secrets, private},
 };
 
@@ -261,8 +261,12 @@ pub(crate) fn static_address(document: &Document, node: &NodeSpec) -> Result<Opt
     Ok(Some(StaticAddress { address, gateway: Some(gateway), dns, interface: wanted.interface.clone() }))
 }
 
-/// The k3s section, with the version and channel of the document and paths of this machine.
-pub(crate) fn k3s(document: &Document, environment: &Environment) -> Result<K3sSpec, Failure> {
+/// The k3s section, with the version and channel of the document, paths of this machine and logins of registries.
+pub(crate) async fn k3s(
+    document: &Document,
+    environment: &Environment,
+    secrets: &Secrets,
+) -> Result<K3sSpec, Failure> {
     let mut spec = document.k3s.clone();
     if let Some(version) = &document.version {
         spec.version = Some(version.parse().map_err(|e: turingpi_k3s::BadVersion| {
@@ -271,6 +275,9 @@ pub(crate) fn k3s(document: &Document, environment: &Environment) -> Result<K3sS
     }
     if let Some(channel) = &document.channel {
         spec.channel.clone_from(channel);
+    }
+    if let Some(registries) = spec.registries.take() {
+        spec.registries = Some(registries::resolved(registries, secrets).await?);
     }
     if let InstallMode::Airgap { folder } = &mut spec.install {
         *folder = environment.path(folder);

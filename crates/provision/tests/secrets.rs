@@ -136,7 +136,7 @@ nodes:
     ssh: { user: ops, sudo-password: { file: sudo } }
 k3s:
   registries:
-    configs: { reg.local: { auth: { username: puller, password: REGISTRY } } }
+    configs: { reg.local: { auth: { username: puller, password: { env: REGISTRY }, token: { file: registry-token } } } }
 ";
 
 struct World {
@@ -172,8 +172,10 @@ impl World {
         private(&folder.path().join("key"), &pem);
         private(&folder.path().join("sudo"), &sudo);
 
-        let text = DOCUMENT.replace("REGISTRY", &registry);
-        let (document, _) = document::load(&text).unwrap_or_else(|m| panic!("{:?}", m.0));
+        let token = secrets.add("registry token", random(16));
+        private(&folder.path().join("registry-token"), &token);
+
+        let (document, _) = document::load(DOCUMENT).unwrap_or_else(|m| panic!("{:?}", m.0));
         let host = |name: &str, password: &str| {
             let image = OsImage::debian().with_size(64 * 1024);
             NodePlan::new(name).installed(image).running().user("ops", password)
@@ -195,7 +197,7 @@ impl World {
             .await
             .unwrap();
         let document = lead(document, &simulation);
-        let answers = [("BMC", bmc), ("LOGIN", login), ("PASSPHRASE", passphrase)];
+        let answers = [("BMC", bmc), ("LOGIN", login), ("PASSPHRASE", passphrase), ("REGISTRY", registry)];
         let answers = answers.map(|(name, value)| (name.to_owned(), value)).into();
         Self { simulation, document, secrets, answers, folder, told: Mutex::default(), patience: 0.02 }
     }
