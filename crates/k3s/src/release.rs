@@ -8,8 +8,9 @@ use std::{
 
 use tokio::sync::Mutex;
 use turingpi_cluster::{
-    Arch, fetch_again,
+    Arch,
     fetch::{Fetcher, Sha256, Source},
+    fetch_again,
 };
 use turingpi_engine::{Failure, FailureClass, StepContext, Unit};
 
