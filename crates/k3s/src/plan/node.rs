@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use turingpi_cluster::{Activity, HostFacts, HostStep, NodeSpec, Preparation, Role, prepare_steps};
-use turingpi_engine::{Change, Failure, Risk, Step, StepDescription};
+use turingpi_engine::{Change, Failure, FailureClass, Risk, Step, StepDescription};
 
 use super::{API, DISRUPT, ETCD_JOIN, Round, needs};
 use crate::{
@@ -12,8 +12,8 @@ use crate::{
     facts::applied_digest,
     paths,
     steps::{
-        ApiStep, BackInCluster, Binary, ConfigStep, ForgetNode, Images, RegistriesTask, RunStep, TokenStep,
-        UnitTask, binary_record,
+        After, ApiStep, BackInCluster, Binary, ConfigStep, ForgetNode, Images, RegistriesTask, RunStep,
+        TokenStep, UnitTask, binary_record,
     },
     unit,
 };
@@ -30,8 +30,10 @@ pub(super) struct Parts {
     registries: Option<Vec<Change>>,
     config: Option<Vec<Change>>,
     unit: Option<Vec<Change>>,
-    /// The service runs now.
+    /// The service runs now, or tries to.
     active: bool,
+    /// It does its work, as far as can be seen.
+    healthy: bool,
     /// The service has to be started, restarted or enabled, or waited for.
     run: Option<Vec<Change>>,
     entry: Entry,
@@ -82,6 +84,7 @@ pub(super) fn parts(
         config: config(round, node, seen, &entry)?,
         unit: unit_changes(node, seen),
         active,
+        healthy: healthy(round, node, seen),
         run: None,
         entry,
     };
@@ -97,6 +100,11 @@ fn back_in_cluster(round: &Round<'_>, node: &NodeSpec, active: bool, step: Arc<d
     let Some(was) = was.filter(|_| active && step.describe().risk == Risk::Disruptive) else { return step };
     let voter = was.condition("EtcdIsVoter").and_then(|c| c.status) == Some(true);
     Arc::new(BackInCluster { step, env: round.handle(), node: node.clone(), voter })
+}
+
+fn healthy(round: &Round<'_>, node: &NodeSpec, seen: Option<&NodeFacts>) -> bool {
+    let runs = seen.is_some_and(|n| n.host.unit(unit::unit_name(node.role)).activity() == Activity::Active);
+    runs && (round.facts.api.is_none() || round.facts.object(&node.name).is_some_and(|o| o.ready.is_ready()))
 }
 
 fn binary(round: &Round<'_>, seen: Option<&NodeFacts>) -> Option<Vec<Change>> {
@@ -227,7 +235,9 @@ pub(super) fn steps(
 ) -> Result<Vec<Arc<dyn Step>>, Failure> {
     let Some(parts) = all.get(node.name.as_str()) else { return Ok(Vec::new()) };
     let planner = Planner { round, node, parts, all };
-    let mut steps = parts.prepare.clone();
+    planner.check_quorum()?;
+    let mut steps: Vec<Arc<dyn Step>> =
+        parts.prepare.iter().map(|step| planner.after_comebacks(Arc::clone(step))).collect();
     steps.extend(planner.forget());
     steps.extend(planner.token());
     steps.extend(planner.binary());
@@ -240,6 +250,7 @@ pub(super) fn steps(
     Ok(steps)
 }
 
+#[derive(Clone, Copy)]
 struct Planner<'a> {
     round: &'a Round<'a>,
     node: &'a NodeSpec,
@@ -255,6 +266,69 @@ fn server_done(name: &str) -> String {
 impl Planner<'_> {
     fn describe(&self, id: &str, title: impl Into<String>) -> StepDescription {
         StepDescription::new(format!("{}/{id}", self.node.name), title, "k3s")
+    }
+
+    /// What this node's config needs of the cluster is in the state already: it need not wait for the API of another
+    /// server, which may be waiting for this one.
+    fn waits_for_api(&self) -> bool {
+        let known = self.round.state.secret(JOIN_TOKEN_KEY).is_some() && !self.round.founding;
+        self.joins() && !(known && self.round.serves(self.node))
+    }
+
+    /// Members of etcd that do not do their work now and are brought back by this plan.
+    fn comebacks(&self) -> impl Iterator<Item = &NodeSpec> {
+        let back = |s: &&NodeSpec| {
+            self.round.serves(s)
+                && self.all.get(s.name.as_str()).is_some_and(|p| !p.healthy && p.run.is_some())
+        };
+        self.round.env.servers().filter(back)
+    }
+
+    /// The milestones before a member that does its work may be interrupted: all others do theirs again.
+    fn before_interruption(&self) -> Vec<String> {
+        let gated = self.round.env.is_ha() && self.parts.healthy && self.round.serves(self.node);
+        let back = gated.then(|| self.comebacks().map(|s| server_done(&s.name)));
+        back.into_iter().flatten().collect()
+    }
+
+    /// Whether etcd has no majority now: then its members come back together, for none can alone.
+    fn quorum_is_lost(&self) -> bool {
+        let members: Vec<_> = self.round.env.servers().filter(|s| self.round.serves(s)).collect();
+        let healthy =
+            members.iter().filter(|s| self.all.get(s.name.as_str()).is_some_and(|p| p.healthy)).count();
+        healthy < members.len() / 2 + 1
+    }
+
+    /// # Errors
+    /// `Refused` where this member would be interrupted while one that is down waits for it.
+    fn check_quorum(&self) -> Result<(), Failure> {
+        if self.before_interruption().is_empty() || !(self.parts.restarts() || self.parts.reboots) {
+            return Ok(());
+        }
+        let stuck = self.comebacks().find(|s| {
+            let planner = self.all.get(s.name.as_str()).map(|parts| Planner { node: s, parts, ..*self });
+            planner.is_some_and(|planner| planner.waits_for_api())
+        });
+        match stuck {
+            None => Ok(()),
+            Some(down) => Err(Failure::new(
+                FailureClass::Refused,
+                format!("{} is not restarted while the server {} is down", self.node.name, down.name),
+            )
+            .hint(format!(
+                "Without both of them etcd may lose its majority. Start k3s on {} first, then run this again.",
+                down.name
+            ))),
+        }
+    }
+
+    /// A step of the preparation; a reboot of a member waits until those that are down are back.
+    fn after_comebacks(&self, step: Arc<dyn Step>) -> Arc<dyn Step> {
+        let needs = self.before_interruption();
+        if needs.is_empty() || step.describe().risk != Risk::Disruptive {
+            return step;
+        }
+        Arc::new(After { step, needs })
     }
 
     fn with(description: StepDescription, changes: &[Change]) -> StepDescription {
@@ -310,14 +384,21 @@ impl Planner<'_> {
     /// Servers are upgraded one after the other: the next one gets its binary when the one before runs with it, so that
     /// a version that does not come up stops at the first, and a server that is started by chance meanwhile starts with
     /// what it ran before. Everybody else, also a node that is only joining now, follows when all of them are done: no
-    /// kubelet is newer than a server.
+    /// kubelet is newer than a server. A member that is down comes first: without it none of the others may go.
     fn after_upgrades(&self, description: StepDescription) -> StepDescription {
         let upgraded = |s: &&NodeSpec| {
             self.round.serves(s)
                 && self.all.get(s.name.as_str()).is_some_and(|p| p.active && p.binary.is_some())
         };
+        let back: Vec<&NodeSpec> = self.comebacks().collect();
+        if back.iter().any(|s| s.name == self.node.name) {
+            // The others wait for it, not the other way round.
+            return description;
+        }
         let before = self.round.env.servers().filter(upgraded).take_while(|s| s.name != self.node.name);
-        before.fold(description, |d, s| d.needs(server_done(&s.name)))
+        let before = before.filter(|s| back.iter().all(|b| b.name != s.name));
+        let before: Vec<&NodeSpec> = back.iter().copied().chain(before).collect();
+        before.into_iter().fold(description, |d, s| d.needs(server_done(&s.name)))
     }
 
     fn binary(&self) -> Option<Arc<dyn Step>> {
@@ -360,7 +441,7 @@ impl Planner<'_> {
     fn config(&self) -> Option<Arc<dyn Step>> {
         let changes = self.parts.config.as_ref()?;
         let mut description = Self::with(self.describe("k3s-config", "Write the k3s config"), changes);
-        if self.joins() {
+        if self.waits_for_api() {
             description = description.needs(API);
         }
         Some(Arc::new(ConfigStep {
@@ -385,9 +466,13 @@ impl Planner<'_> {
         let seconds = if server { 60 } else { 30 };
         let mut description = Self::with(self.describe(id, title), changes).expected_seconds(seconds);
         if self.parts.restarts() {
-            description = description.risk(Risk::Disruptive).lock(DISRUPT);
+            description = description.risk(Risk::Disruptive);
+            if !(server && self.round.env.is_ha() && self.quorum_is_lost()) {
+                description = description.lock(DISRUPT);
+            }
+            description = self.before_interruption().into_iter().fold(description, StepDescription::needs);
         }
-        if self.joins() {
+        if self.waits_for_api() {
             description = description.needs(API);
         }
         let voter = server && self.round.env.is_ha();
@@ -395,7 +480,8 @@ impl Planner<'_> {
             description = description.lock(ETCD_JOIN);
         }
         // While a member of etcd is away no other one may go: also joining and coming back take the turn.
-        if voter && !self.round.founding && !self.parts.restarts() {
+        let alone = self.round.serves(self.node) && self.quorum_is_lost();
+        if voter && !self.round.founding && !self.parts.restarts() && !alone {
             description = description.lock(DISRUPT);
         }
         if server {
@@ -408,6 +494,7 @@ impl Planner<'_> {
             node: self.node.clone(),
             version: self.round.version.clone(),
             voter: voter && !founder,
+            members: self.round.env.servers().filter(|s| self.round.serves(s)).count(),
             // The server that makes the API has nobody to ask about itself before its API step.
             registered: !founder,
         }))
