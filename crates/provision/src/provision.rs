@@ -130,7 +130,11 @@ impl Provision {
             .host(document.host.clone())
             .hosts(hosts.clone())
             .fetcher(fetcher.clone())
-            .kubeconfig(KubeconfigFile::new(environment.state_dir.join("kubeconfig")).ours_alone())
+            .kubeconfig(
+                KubeconfigFile::new(environment.state_dir.join("kubeconfig"))
+                    .shown_as("kubeconfig of the state folder")
+                    .ours_alone(),
+            )
             .build()?;
         Ok(Self {
             document,
