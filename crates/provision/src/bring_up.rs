@@ -20,7 +20,7 @@ use turingpi_engine::{
 use turingpi_k3s::K3sFacts;
 
 use crate::{
-    Intent, Provision,
+    Intent, Provision, guard,
     look::{Look, Waits},
     provision::beware_of_newcomers,
 };
@@ -152,7 +152,9 @@ impl Reconcile for BringUp<'_> {
 
     fn plan(&self, facts: &Facts, state: &State) -> Result<Plan, Failure> {
         let decisions = self.decisions(facts, state)?;
-        refuse_unknown(&self.cluster.nodes, &decisions)?;
+        guard::refuse_unknown(&self.cluster.nodes, &decisions)?;
+        let named: BTreeSet<&str> = self.reflash.keys().map(String::as_str).collect();
+        guard::refuse_swapped(&self.cluster.nodes, &named, &decisions, facts, state)?;
         let neighbours = neighbours(&self.cluster.nodes, facts, &decisions, state)?;
         let mut fresh = BTreeSet::new();
         let mut starting = BTreeSet::new();
@@ -268,31 +270,4 @@ fn neighbours(
     }
     neighbours.queue = FlashQueue::new(neighbours.flashed_too.iter().cloned());
     Ok(neighbours)
-}
-
-/// Something runs in a slot that is not ours, and nothing allows us to overwrite it.
-fn refuse_unknown(nodes: &[NodeSpec], decisions: &BTreeMap<String, Decision>) -> Result<(), Failure> {
-    for node in nodes {
-        let Some(Decision::Unknown { reach }) = decisions.get(&node.name) else { continue };
-        let seen = match reach {
-            Reach::Refused => "answers and refuses our login",
-            Reach::OtherKey => "answers with another host key than the one we know",
-            _ => "does not answer",
-        };
-        let hint = if node.image.is_some() {
-            format!(
-                "If its key was changed on purpose, correct `ssh` or the known_hosts file of the state folder. To write \
-                 its image again and lose what is on it: `turingpi apply --reflash {}`.",
-                node.name
-            )
-        } else {
-            "Correct `ssh` in the document, or give the node an `image` so that it can be flashed.".to_owned()
-        };
-        return Err(Failure::new(
-            FailureClass::Refused,
-            format!("node {} {seen}, so nothing is done to it", node.name),
-        )
-        .hint(hint));
-    }
-    Ok(())
 }

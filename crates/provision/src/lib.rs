@@ -34,6 +34,8 @@ mod bring_up;
 pub mod doctor;
 pub mod document;
 mod environment;
+mod guard;
+mod identity;
 mod lease;
 mod look;
 mod provision;

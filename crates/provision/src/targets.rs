@@ -11,6 +11,7 @@ use turingpi_ssh::{AuthMethod, Fingerprint, HostKeyPolicy, JumpSpec, ResolvedHos
 use crate::{
     document::{Document, HostKeys, Image, Node, Ssh, registries},
     environment::{Environment, Secrets, private},
+    identity,
 };
 
 /// All nodes, complete.
@@ -231,6 +232,7 @@ pub(crate) async fn authorized_keys(
                 .hint(format!("Make a key with `ssh-keygen -t ed25519 -f {}`, or name yours under `ssh: {{ identity: … }}`.", path.display()))
                 .source(e)
         })?;
+        identity::belongs(&path, &key).await?;
         keys.push(key);
     }
     Ok(keys)

@@ -270,8 +270,8 @@ impl World {
     pub(crate) async fn open(&self) -> Provision {
         self.try_open().await.unwrap()
     }
-    pub(crate) async fn try_open(&self) -> Result<Provision, Failure> {
-        let environment = Environment {
+    pub(crate) fn environment(&self) -> Environment {
+        Environment {
             base: self.folder.path().to_owned(),
             home: None,
             state_dir: self.state_dir(),
@@ -281,8 +281,10 @@ impl World {
             timing: self.timing.clone(),
             owner: "me@here".to_owned(),
             version: "0.0.0".to_owned(),
-        };
-        Provision::open(self.document.clone(), environment).await
+        }
+    }
+    pub(crate) async fn try_open(&self) -> Result<Provision, Failure> {
+        Provision::open(self.document.clone(), self.environment()).await
     }
 
     pub(crate) async fn plan(&self) -> Result<Planned, Failure> {
