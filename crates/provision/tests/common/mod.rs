@@ -148,8 +148,23 @@ impl Plan {
         text.push_str("ssh: { identity: id_ed25519, agent: false }\n");
         text.push_str(&self.yaml);
         let (document, _) = document::load(&text).unwrap_or_else(|m| panic!("{text}\n{:?}", m.0));
+        self.start_document(document).await
+    }
+
+    /// A world for a document as it stands, with the logins of the simulation.
+    pub(crate) async fn start_document(self, mut document: Document) -> World {
+        let user = document.ssh.user.clone();
+        document.ssh = Ssh { identity: Some("id_ed25519".into()), agent: Some(false), ..Ssh::default() };
+        for node in &mut document.nodes {
+            let own = node.ssh.take().unwrap_or_default();
+            // What is reached through another host is reached directly here.
+            node.ssh = Some(Ssh { user: own.user.clone().or(user.clone()), jump: Vec::new(), ..own });
+        }
         let key = SshKey::generate().unwrap();
         let mut builder = self.build(&document, &key);
+        if let Some(channel) = &document.channel {
+            builder = builder.k3s_release("v1.35.5+k3s1").k3s_channel(channel, "v1.35.5+k3s1");
+        }
         for tag in &self.releases {
             builder = builder.k3s_release(tag);
         }
