@@ -218,26 +218,18 @@ fn timing() -> Timing {
     }
 }
 
-/// The document with its endpoints and credentials replaced by those of the simulation.
-fn lead(mut document: Document, simulation: &Simulation, folder: &Path) -> Document {
+/// The document with its endpoints replaced by those of the simulation.
+pub(crate) fn at_endpoints(mut document: Document, simulation: &Simulation) -> Document {
     let endpoints = simulation.endpoints();
-    let password = || SecretSource::File(folder.join("password"));
     for (name, board) in &mut document.boards {
-        let endpoint = &endpoints.boards[name];
-        board.bmc.clone_from(&endpoint.url);
-        board.credentials = BoardCredentials { username: endpoint.username.clone(), password: password() };
+        board.bmc.clone_from(&endpoints.boards[name].url);
     }
     let mut api = None;
     for node in &mut document.nodes {
         let endpoint = &endpoints.nodes[&node.name];
         let own = node.ssh.take().unwrap_or_default();
-        let sudo = own.user.as_ref().is_some_and(|u| u != "root");
-        node.ssh = Some(Ssh {
-            host: Some(endpoint.ssh.ip().to_string()),
-            port: Some(endpoint.ssh.port()),
-            sudo_password: sudo.then(password),
-            ..own
-        });
+        let (host, port) = (Some(endpoint.ssh.ip().to_string()), Some(endpoint.ssh.port()));
+        node.ssh = Some(Ssh { host, port, ..own });
         if node.role == Role::ControlPlane && api.is_none() {
             api = Some(Endpoint::new(endpoint.kube.ip().to_string(), endpoint.kube.port()));
         }
@@ -253,10 +245,38 @@ fn lead(mut document: Document, simulation: &Simulation, folder: &Path) -> Docum
     document
 }
 
-fn private(path: &Path, text: &str) {
+/// The same with the simulation's credentials, which lie in `folder`.
+fn lead(document: Document, simulation: &Simulation, folder: &Path) -> Document {
+    let mut document = at_endpoints(document, simulation);
+    let endpoints = simulation.endpoints();
+    let password = || SecretSource::File(folder.join("password"));
+    for (name, board) in &mut document.boards {
+        let username = endpoints.boards[name].username.clone();
+        board.credentials = BoardCredentials { username, password: password() };
+    }
+    for ssh in document.nodes.iter_mut().filter_map(|node| node.ssh.as_mut()) {
+        let sudo = ssh.user.as_ref().is_some_and(|user| user != "root");
+        ssh.sudo_password = sudo.then(password);
+    }
+    document
+}
+
+/// Writes a file that is nobody else's.
+pub(crate) fn private(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Every file below a folder.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
 }
 
 impl World {
