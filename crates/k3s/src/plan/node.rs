@@ -3,17 +3,20 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use turingpi_cluster::{Activity, HostFacts, HostStep, NodeSpec, Preparation, Role, prepare_steps};
-use turingpi_engine::{Change, Failure, FailureClass, Risk, Step, StepDescription};
+use turingpi_engine::{Change, Failure, Risk, Step, StepDescription};
 
-use super::{API, DISRUPT, ETCD_JOIN, Round, needs};
+use super::{
+    API, DISRUPT, ETCD_JOIN, Round, needs,
+    quorum::{healthy, server_done},
+};
 use crate::{
     InstallMode, JOIN_TOKEN_KEY, NodeFacts, TOKEN_KEY, UnitOwner,
     config::{self, Entry},
     facts::applied_digest,
     paths,
     steps::{
-        After, ApiStep, BackInCluster, Binary, ConfigStep, ForgetNode, Images, RegistriesTask, RunStep,
-        TokenStep, UnitTask, binary_record,
+        ApiStep, BackInCluster, Binary, ConfigStep, ForgetNode, Images, RegistriesTask, RunStep, TokenStep,
+        UnitTask, binary_record,
     },
     unit,
 };
@@ -24,7 +27,7 @@ const RESTARTED: &str = "restarted";
 /// What differs on a node, and the steps of its preparation.
 pub(super) struct Parts {
     prepare: Vec<Arc<dyn Step>>,
-    reboots: bool,
+    pub(super) reboots: bool,
     binary: Option<Vec<Change>>,
     images: bool,
     registries: Option<Vec<Change>>,
@@ -33,9 +36,9 @@ pub(super) struct Parts {
     /// The service runs now, or tries to.
     active: bool,
     /// It does its work, as far as can be seen.
-    healthy: bool,
+    pub(super) healthy: bool,
     /// The service has to be started, restarted or enabled, or waited for.
-    run: Option<Vec<Change>>,
+    pub(super) run: Option<Vec<Change>>,
     entry: Entry,
 }
 
@@ -46,7 +49,7 @@ impl Parts {
         parts.into_iter().flatten().flatten().any(|change| !change.what.ends_with(" mode"))
     }
     /// Whether something that runs is interrupted.
-    fn restarts(&self) -> bool {
+    pub(super) fn restarts(&self) -> bool {
         let older = |changes: &Vec<Change>| changes.iter().any(|c| c.new.as_deref() == Some(RESTARTED));
         self.active && self.run.as_ref().is_some_and(|run| self.files_change() || self.images || older(run))
     }
@@ -100,11 +103,6 @@ fn back_in_cluster(round: &Round<'_>, node: &NodeSpec, active: bool, step: Arc<d
     let Some(was) = was.filter(|_| active && step.describe().risk == Risk::Disruptive) else { return step };
     let voter = was.condition("EtcdIsVoter").and_then(|c| c.status) == Some(true);
     Arc::new(BackInCluster { step, env: round.handle(), node: node.clone(), voter })
-}
-
-fn healthy(round: &Round<'_>, node: &NodeSpec, seen: Option<&NodeFacts>) -> bool {
-    let runs = seen.is_some_and(|n| n.host.unit(unit::unit_name(node.role)).activity() == Activity::Active);
-    runs && (round.facts.api.is_none() || round.facts.object(&node.name).is_some_and(|o| o.ready.is_ready()))
 }
 
 fn binary(round: &Round<'_>, seen: Option<&NodeFacts>) -> Option<Vec<Change>> {
@@ -251,84 +249,16 @@ pub(super) fn steps(
 }
 
 #[derive(Clone, Copy)]
-struct Planner<'a> {
-    round: &'a Round<'a>,
-    node: &'a NodeSpec,
-    parts: &'a Parts,
-    all: &'a BTreeMap<&'a str, Parts>,
-}
-
-/// The milestone: this server runs what it shall run.
-fn server_done(name: &str) -> String {
-    format!("k3s/server/{name}")
+pub(super) struct Planner<'a> {
+    pub(super) round: &'a Round<'a>,
+    pub(super) node: &'a NodeSpec,
+    pub(super) parts: &'a Parts,
+    pub(super) all: &'a BTreeMap<&'a str, Parts>,
 }
 
 impl Planner<'_> {
     fn describe(&self, id: &str, title: impl Into<String>) -> StepDescription {
         StepDescription::new(format!("{}/{id}", self.node.name), title, "k3s")
-    }
-
-    /// What this node's config needs of the cluster is in the state already: it need not wait for the API of another
-    /// server, which may be waiting for this one.
-    fn waits_for_api(&self) -> bool {
-        let known = self.round.state.secret(JOIN_TOKEN_KEY).is_some() && !self.round.founding;
-        self.joins() && !(known && self.round.serves(self.node))
-    }
-
-    /// Members of etcd that do not do their work now and are brought back by this plan.
-    fn comebacks(&self) -> impl Iterator<Item = &NodeSpec> {
-        let back = |s: &&NodeSpec| {
-            self.round.serves(s)
-                && self.all.get(s.name.as_str()).is_some_and(|p| !p.healthy && p.run.is_some())
-        };
-        self.round.env.servers().filter(back)
-    }
-
-    /// The milestones before a member that does its work may be interrupted: all others do theirs again.
-    fn before_interruption(&self) -> Vec<String> {
-        let gated = self.round.env.is_ha() && self.parts.healthy && self.round.serves(self.node);
-        let back = gated.then(|| self.comebacks().map(|s| server_done(&s.name)));
-        back.into_iter().flatten().collect()
-    }
-
-    /// Whether etcd has no majority now: then its members come back together, for none can alone.
-    fn quorum_is_lost(&self) -> bool {
-        let members: Vec<_> = self.round.env.servers().filter(|s| self.round.serves(s)).collect();
-        let healthy =
-            members.iter().filter(|s| self.all.get(s.name.as_str()).is_some_and(|p| p.healthy)).count();
-        healthy < members.len() / 2 + 1
-    }
-
-    /// # Errors
-    /// `Refused` where this member would be interrupted while one that is down waits for it.
-    fn check_quorum(&self) -> Result<(), Failure> {
-        if self.before_interruption().is_empty() || !(self.parts.restarts() || self.parts.reboots) {
-            return Ok(());
-        }
-        let stuck = self.comebacks().find(|s| {
-            let planner = self.all.get(s.name.as_str()).map(|parts| Planner { node: s, parts, ..*self });
-            planner.is_some_and(|planner| planner.waits_for_api())
-        });
-        match stuck {
-            None => Ok(()),
-            Some(down) => Err(Failure::new(
-                FailureClass::Refused,
-                format!("{} is not restarted while the server {} is down", self.node.name, down.name),
-            )
-            .hint(format!(
-                "Without both of them etcd may lose its majority. Start k3s on {} first, then run this again.",
-                down.name
-            ))),
-        }
-    }
-
-    /// A step of the preparation; a reboot of a member waits until those that are down are back.
-    fn after_comebacks(&self, step: Arc<dyn Step>) -> Arc<dyn Step> {
-        let needs = self.before_interruption();
-        if needs.is_empty() || step.describe().risk != Risk::Disruptive {
-            return step;
-        }
-        Arc::new(After { step, needs })
     }
 
     fn with(description: StepDescription, changes: &[Change]) -> StepDescription {
@@ -347,7 +277,7 @@ impl Planner<'_> {
         self.node.name == self.round.anchor.name
     }
 
-    fn joins(&self) -> bool {
+    pub(super) fn joins(&self) -> bool {
         matches!(self.parts.entry, Entry::Join(_))
     }
 
