@@ -166,7 +166,7 @@ async fn compare(folder: &Path, port: u16, user: &str) -> Outcome {
         done(Process::new("sha256sum").arg(&local))?.split(' ').next().unwrap_or_default().to_owned();
     let (mine, other) = (folder.join("mine"), folder.join("theirs"));
     let (mut own_times, mut other_times, mut checked_times) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut own_streams, mut other_streams) = (Vec::new(), Vec::new());
+    let (mut own_streams, mut other_streams, mut own_inputs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
         let _ = fs::remove_file(&mine);
         let _ = fs::remove_file(&other);
@@ -185,6 +185,12 @@ async fn compare(folder: &Path, port: u16, user: &str) -> Outcome {
             theirs.program("ssh").arg("127.0.0.1").arg(format!("sync {0}; sha256sum {0}", other.display())),
         )?;
         checked_times.push(started.elapsed());
+
+        let script = Command::script("cat >\"$1\"").arg(folder.join("streamed").to_string_lossy());
+        let started = Instant::now();
+        let input = Box::new(tokio::fs::File::open(&local).await?);
+        ours.run_with_input(&script, input, &mut |_| {}).await?;
+        own_inputs.push(started.elapsed());
 
         let started = Instant::now();
         let stream = format!("cat > {}", folder.join("streamed").display());
@@ -211,7 +217,11 @@ async fn compare(folder: &Path, port: u16, user: &str) -> Outcome {
     let (own, other, checked) = (middle(own_times), middle(other_times), middle(checked_times));
     row("upload 512 MiB, flushed and compared (sftp+ssh)", rate(own), rate(checked));
     row("upload 512 MiB (sftp put: neither)", rate(own), rate(other));
-    row("stream 512 MiB to a program's input (ssh cat)", rate(own), rate(middle(other_streams)));
+    row(
+        "stream 512 MiB to a program's input (ssh cat)",
+        rate(middle(own_inputs)),
+        rate(middle(other_streams)),
+    );
     let started = Instant::now();
     let mut command = theirs.program("ssh");
     command

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
+use tokio::io::AsyncRead;
 
 use crate::{Chunk, Command, Output, RemoteFile, SshError, SshTarget, Written};
 
@@ -27,6 +28,21 @@ pub trait SshClient: Send + Sync {
     async fn run_streaming(
         &self,
         command: &Command,
+        on_output: &mut (dyn for<'a> FnMut(Chunk<'a>) + Send),
+    ) -> Result<Output, SshError>;
+
+    /// As [`SshClient::run_streaming`], with `input` as the script's standard input: streamed, with at most a few blocks of
+    /// it in memory, to its end or to the end of the script, whichever comes first.
+    ///
+    /// The limit of the command, or the connector's, counts the time without a byte in either direction, since nobody
+    /// knows how long the input is.
+    ///
+    /// # Errors
+    /// [`SshError::Input`] when `input` fails: the script is stopped and does not see an end of its input before.
+    async fn run_with_input(
+        &self,
+        command: &Command,
+        input: Box<dyn AsyncRead + Send + Unpin>,
         on_output: &mut (dyn for<'a> FnMut(Chunk<'a>) + Send),
     ) -> Result<Output, SshError>;
 

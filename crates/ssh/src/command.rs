@@ -16,7 +16,8 @@ pub struct Command {
 }
 
 impl Command {
-    /// A script. It runs under `set -eu`, `umask 077`, `LC_ALL=C` and a full `PATH`; its own standard input is empty.
+    /// A script. It runs under `set -eu`, `umask 077`, `LC_ALL=C` and a full `PATH`; its own standard input is empty,
+    /// unless it is run by [`SshClient::run_with_input`](crate::SshClient::run_with_input).
     pub fn script(text: impl Into<String>) -> Self {
         Self { script: text.into(), args: Vec::new(), secrets: Vec::new(), root: false, limit: None }
     }

@@ -254,6 +254,15 @@ pub enum SshError {
         #[source]
         source: std::io::Error,
     },
+    /// What a program should have read could not be read here. The program was stopped.
+    #[error("cannot read what a command on {host} was to be given")]
+    Input {
+        /// Host as given.
+        host: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// A value that cannot be sent: a NUL in an argument, a bad variable name, a relative path.
     #[error("{what} cannot be used: {why}")]
     Invalid {
@@ -363,7 +372,7 @@ impl SshError {
             Self::Handshake { .. } | Self::DigestMismatch { .. } | Self::Invalid { .. } => {
                 SshErrorKind::Protocol
             }
-            Self::KnownHosts { .. } | Self::Local { .. } => SshErrorKind::Local,
+            Self::KnownHosts { .. } | Self::Local { .. } | Self::Input { .. } => SshErrorKind::Local,
         }
     }
 

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bytes::Bytes;
 use russh::{ChannelMsg, ChannelReadHalf, Sig};
 use tokio::{
+    io::AsyncRead,
     sync::{mpsc, watch},
     time::Instant,
 };
@@ -58,6 +59,11 @@ pub(crate) enum Input {
         digest: Option<tokio::sync::oneshot::Sender<[u8; 32]>>,
     },
     Bytes(Bytes),
+    /// A line, and then whatever comes.
+    Stream {
+        script: Zeroizing<String>,
+        stream: Box<dyn AsyncRead + Send + Unpin>,
+    },
 }
 
 /// When a program has run for too long.
@@ -123,8 +129,9 @@ pub(crate) async fn run(
     let (sent, mut sending) = mpsc::unbounded_channel();
     let (opening, opened) =
         watch::channel(if job.gate.is_some() { GateState::Closed } else { GateState::Open });
+    let streams = matches!(job.input, Input::Stream { .. });
     let password = job.gate.as_ref().map(|gate| gate.password.clone());
-    let mut feed = Some(Box::pin(feed::feed(&write, job.input, password, opened, sent)));
+    let mut feed = Some(Box::pin(feed::feed(&link.host, &write, job.input, password, opened, sent)));
     let mut ear = Ear {
         host: &link.host,
         stdout: StripNoise::new(&job.marker, Scan::Plain),
@@ -179,7 +186,8 @@ pub(crate) async fn run(
             }
         }
     };
-    let fed = feed.is_none();
+    // A line in front of a stream is read long before the stream ends.
+    let may_run = streams || feed.is_none();
     drop(feed);
     match end {
         End::Closed => {
@@ -191,7 +199,7 @@ pub(crate) async fn run(
             Err(error)
         }
         End::Unwanted(error) => {
-            stop_program(link, job.root.as_ref(), &mut ear, &mut read, fed).await;
+            stop_program(link, job.root.as_ref(), &mut ear, &mut read, may_run).await;
             drop(write.close().await);
             Err(error)
         }
@@ -218,12 +226,12 @@ async fn stop_program(
     root: Option<&Root>,
     ear: &mut Ear<'_>,
     read: &mut ChannelReadHalf,
-    fed: bool,
+    may_run: bool,
 ) {
     const PATIENCE: Duration = Duration::from_secs(5);
     // A shell that has not read its whole script runs none of it, and ends when its input does.
     if ear.stderr.process().is_none() {
-        if !fed {
+        if !may_run {
             return;
         }
         let _ = tokio::time::timeout(PATIENCE, async {

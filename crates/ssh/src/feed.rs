@@ -2,11 +2,14 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use russh::{ChannelWriteHalf, client};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{mpsc, watch},
+};
 
 use crate::{
     SshError,
@@ -20,6 +23,7 @@ const BLOCK: usize = 256 * 1024;
 ///
 /// A host that stops reading makes this wait for ever: drop it when the channel is closed.
 pub(crate) async fn feed(
+    host: &str,
     write: &ChannelWriteHalf<client::Msg>,
     input: Input,
     password: Option<SecretString>,
@@ -49,6 +53,31 @@ pub(crate) async fn feed(
                 at = end;
             }
         }
+        Input::Stream { script, mut stream } => {
+            if write.data_bytes(Bytes::copy_from_slice(script.as_bytes())).await.is_err() {
+                return Ok(());
+            }
+            drop(script);
+            loop {
+                let mut block = BytesMut::with_capacity(BLOCK);
+                // Filled as far as it goes, because small packets cost more than their bytes.
+                while block.len() < BLOCK / 4 {
+                    let count =
+                        stream.read_buf(&mut block).await.map_err(|source| input_failed(host, source))?;
+                    if count == 0 {
+                        break;
+                    }
+                }
+                if block.is_empty() {
+                    break;
+                }
+                let length = block.len() as u64;
+                if write.data_bytes(block.freeze()).await.is_err() {
+                    return Ok(());
+                }
+                let _ = sent.send(length);
+            }
+        }
         Input::File { path, offset, digest } => {
             let (blocks, mut ready) = mpsc::channel(8);
             let file = path.clone();
@@ -66,6 +95,10 @@ pub(crate) async fn feed(
     }
     drop(write.eof().await);
     Ok(())
+}
+
+fn input_failed(host: &str, source: std::io::Error) -> SshError {
+    SshError::Input { host: host.to_owned(), source }
 }
 
 async fn wait(gate: &mut watch::Receiver<GateState>, past: GateState) -> GateState {

@@ -159,7 +159,8 @@ impl Link {
                     permit.count(urgent);
                     return Ok((channel, permit));
                 }
-                Err(russh::Error::ChannelOpenFailure(reason)) if !urgent && self.in_use.load(Ordering::Acquire) > 0 =>
+                Err(russh::Error::ChannelOpenFailure(reason))
+                    if !urgent && self.in_use.load(Ordering::Acquire) > 0 =>
                 {
                     // The host allows fewer (MaxSessions): use one less from now on, and wait for another to end.
                     tracing::debug!(host = %self.host, ?reason, "the host opens no more channels at once");

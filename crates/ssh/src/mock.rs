@@ -6,14 +6,16 @@
 use std::path::Path;
 
 use async_trait::async_trait;
+use tokio::io::AsyncRead;
 
 use crate::{Chunk, Command, Output, RemoteFile, SshClient, SshError, Written};
 
 mockall::mock! {
     /// Expectations are set per call (`expect_run`, `expect_write`, …). They leave the callbacks out: a streamed run hands
-    /// out the expected output in two chunks, a transfer reports no progress.
+    /// out the expected output in two chunks, input is not read, a transfer reports no progress.
     pub SshClient {
         pub fn run(&self, command: &Command) -> Result<Output, SshError>;
+        pub fn run_with_input(&self, command: &Command) -> Result<Output, SshError>;
         pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>, SshError>;
         pub fn write(&self, file: &RemoteFile) -> Result<Written, SshError>;
         pub fn download(&self, path: &str, local: &Path) -> Result<(), SshError>;
@@ -33,6 +35,17 @@ impl SshClient for MockSshClient {
         on_output: &mut (dyn for<'a> FnMut(Chunk<'a>) + Send),
     ) -> Result<Output, SshError> {
         let output = MockSshClient::run(self, command)?;
+        on_output(Chunk::Stdout(&output.stdout));
+        on_output(Chunk::Stderr(&output.stderr));
+        Ok(output)
+    }
+    async fn run_with_input(
+        &self,
+        command: &Command,
+        _input: Box<dyn AsyncRead + Send + Unpin>,
+        on_output: &mut (dyn for<'a> FnMut(Chunk<'a>) + Send),
+    ) -> Result<Output, SshError> {
+        let output = MockSshClient::run_with_input(self, command)?;
         on_output(Chunk::Stdout(&output.stdout));
         on_output(Chunk::Stderr(&output.stderr));
         Ok(output)

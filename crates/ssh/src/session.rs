@@ -4,7 +4,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::{
+    io::AsyncRead,
+    sync::{OnceCell, mpsc},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -107,7 +110,14 @@ impl RusshClient {
         on_output: &mut (dyn for<'a> FnMut(Chunk<'a>) + Send),
     ) -> Result<Output, SshError> {
         let limit = Limit::Total(command.limit.unwrap_or(self.command_limit));
-        let job = rights.script(command, limit)?;
+        self.hear(rights.script(command, limit)?, on_output).await
+    }
+
+    async fn hear(
+        &self,
+        job: Job,
+        on_output: &mut (dyn for<'a> FnMut(Chunk<'a>) + Send),
+    ) -> Result<Output, SshError> {
         let (sender, mut pieces) = mpsc::unbounded_channel();
         let running = self.start(job, Sink::Memory(sender));
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -163,6 +173,17 @@ impl SshClient for RusshClient {
     ) -> Result<Output, SshError> {
         let rights = self.rights(command.root).await?;
         self.collect_streaming(rights, command, on_output).await
+    }
+
+    async fn run_with_input(
+        &self,
+        command: &Command,
+        input: Box<dyn AsyncRead + Send + Unpin>,
+        on_output: &mut (dyn for<'a> FnMut(Chunk<'a>) + Send),
+    ) -> Result<Output, SshError> {
+        let rights = self.rights(command.root).await?;
+        let limit = Limit::Silence(command.limit.unwrap_or(self.command_limit));
+        self.hear(rights.script_with_input(command, input, limit)?, on_output).await
     }
 
     async fn read(&self, path: &str) -> Result<Option<Vec<u8>>, SshError> {

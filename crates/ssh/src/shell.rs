@@ -38,13 +38,26 @@ pub(crate) fn quote_for_login_shell(arg: &str) -> Result<String, SshError> {
     Ok(format!("'{outside}'"))
 }
 
+/// What a script's commands read.
+#[derive(Clone, Copy)]
+pub(crate) enum Stdin {
+    /// Nothing.
+    Empty,
+    /// What comes behind the script, which has to be in the shell's memory by then: [`FROM_LINE`] sees to that.
+    Rest,
+}
+
+/// A program that takes its script from the first line of its input, in base64, and leaves it the rest. `read` takes a byte
+/// at a time, as POSIX wants it; `sh -s` itself reads ahead in dash. No single quotes, because it stands in some.
+pub(crate) const FROM_LINE: &str = r#"IFS= read -r t; eval "$(printf %s "$t" | base64 -d)""#;
+
 /// Frames a command for `sh -s`: the marker lines, the environment, secrets, arguments, and the script as one group.
 ///
 /// The shell reads a group to its end before it runs any of it, so nothing in the script can eat the rest of the
 /// script; the group's own standard input is empty. Everything before the marker on either stream is noise of the
 /// login shell's start files. The marker line on standard error carries the shell's process data, from which the
 /// process session is known that is to be stopped on cancellation.
-pub(crate) fn frame(command: &Command, marker: &str) -> Result<Zeroizing<Vec<u8>>, SshError> {
+pub(crate) fn frame(command: &Command, marker: &str, stdin: Stdin) -> Result<Zeroizing<Vec<u8>>, SshError> {
     let mut text = Zeroizing::new(String::with_capacity(command.script.len() + 1024));
     text.push_str("set -eu\numask 077\nLC_ALL=C\n");
     // What the login brings stays in front; a login that is not root often lacks the folders of the administrator.
@@ -79,7 +92,10 @@ pub(crate) fn frame(command: &Command, marker: &str) -> Result<Zeroizing<Vec<u8>
     // `:` keeps an empty script valid; the blank line ends a trailing comment or backslash.
     text.push_str("\n{ :\n");
     text.push_str(&command.script);
-    text.push_str("\n\n} </dev/null\n");
+    text.push_str(match stdin {
+        Stdin::Empty => "\n\n} </dev/null\n",
+        Stdin::Rest => "\n\n}\n",
+    });
     Ok(Zeroizing::new(std::mem::take(&mut *text).into_bytes()))
 }
 
@@ -147,7 +163,7 @@ mod tests {
         #[test]
         fn arguments_and_secrets_reach_a_framed_script_unharmed(argument in "[^\u{0}]{0,30}", secret in "[^\u{0}]{0,30}") {
             let command = Command::script("printf '%s\\0%s' \"$1\" \"$key\"").arg(&argument).secret("key", secret.clone().into());
-            let (code, stdout) = sh(&frame(&command, "MARK").unwrap());
+            let (code, stdout) = sh(&frame(&command, "MARK", Stdin::Empty).unwrap());
             prop_assert_eq!(code, Some(0));
             prop_assert_eq!(after_marker(&stdout), format!("{argument}\0{secret}").into_bytes());
         }
@@ -157,7 +173,10 @@ mod tests {
     fn a_nul_cannot_be_quoted() {
         assert!(matches!(quote("a\0b"), Err(SshError::Invalid { .. })));
         assert!(matches!(quote_for_login_shell("a\nb"), Err(SshError::Invalid { .. })));
-        assert!(matches!(frame(&Command::script("a\0"), "MARK"), Err(SshError::Invalid { .. })));
+        assert!(matches!(
+            frame(&Command::script("a\0"), "MARK", Stdin::Empty),
+            Err(SshError::Invalid { .. })
+        ));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Becoming root: directly, through sudo without a password, or through sudo with one.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::SecretString;
+use tokio::io::AsyncRead;
+use zeroize::Zeroizing;
 
 use crate::{
     Command, SshError, SudoProblem,
     exec::{Input, Job, Limit},
     noise::find,
-    shell,
+    shell::{self, FROM_LINE, Stdin},
 };
 
 /// How a program gets its rights.
@@ -36,8 +39,22 @@ impl Root {
     /// A job that runs a script.
     pub(crate) fn script(&self, command: &Command, limit: Limit) -> Result<Job, SshError> {
         let marker = marker("run");
-        let input = Input::Script(shell::frame(command, &marker)?);
+        let input = Input::Script(shell::frame(command, &marker, Stdin::Empty)?);
         Ok(self.job("/bin/sh -s", marker, input, limit))
+    }
+
+    /// A job that runs a script whose commands read `stream`.
+    pub(crate) fn script_with_input(
+        &self,
+        command: &Command,
+        stream: Box<dyn AsyncRead + Send + Unpin>,
+        limit: Limit,
+    ) -> Result<Job, SshError> {
+        let marker = marker("run");
+        let mut line = Zeroizing::new(STANDARD.encode(&*shell::frame(command, &marker, Stdin::Rest)?));
+        line.push('\n');
+        let input = Input::Stream { script: line, stream };
+        Ok(self.job(&format!("/bin/sh -c '{FROM_LINE}'"), marker, input, limit))
     }
 
     /// A job that runs a program: words for the login shell, already quoted. The program prints the marker itself.

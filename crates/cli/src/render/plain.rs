@@ -18,6 +18,8 @@ pub(crate) struct Plain {
     /// The part and the quarter of it that were told last, by step.
     quarters: HashMap<String, (String, u64)>,
     waits: HashMap<String, String>,
+    /// Steps of the stage that ended without a start, by lane in order of their first.
+    not_begun: Vec<(String, usize)>,
 }
 
 impl Plain {
@@ -62,6 +64,24 @@ impl Plain {
                 failure.message,
                 words::duration(Duration::from_millis(*delay_ms)),
             )),
+            EventKind::StepFinished { outcome: Outcome::Cancelled | Outcome::Blocked, .. }
+                if !self.titles.contains_key(&step) =>
+            {
+                let lane = event.subject.as_ref().map(|s| s.name.clone()).unwrap_or_default();
+                match self.not_begun.iter_mut().find(|(known, _)| *known == lane) {
+                    Some((_, steps)) => *steps += 1,
+                    None => self.not_begun.push((lane, 1)),
+                }
+                None
+            }
+            EventKind::StageFinished { .. } if !self.not_begun.is_empty() => {
+                let lanes: Vec<String> = self
+                    .not_begun
+                    .drain(..)
+                    .map(|(lane, steps)| format!("{lane} {}", words::count(steps, "step")))
+                    .collect();
+                Some(format!("{} {}", paint(WARN, "not begun"), lanes.join(", ")))
+            }
             EventKind::StepFinished { outcome, millis, failure } => {
                 let took = words::duration(Duration::from_millis(*millis));
                 Some(match outcome {
@@ -82,5 +102,41 @@ impl Plain {
             }
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use turingpi_provision::engine::Subject;
+
+    use super::*;
+
+    fn event(lane: &str, step: &str, kind: EventKind) -> Event {
+        let subject = (!lane.is_empty()).then(|| Subject::node(lane));
+        let step = (!step.is_empty()).then(|| step.to_owned());
+        Event { run: "r".into(), seq: 1, at: OffsetDateTime::UNIX_EPOCH, subject, step, kind }
+    }
+
+    #[test]
+    fn steps_that_were_not_begun_are_one_line_and_stopped_ones_a_line_each() {
+        let mut plain = Plain::default();
+        let ended = || EventKind::StepFinished { outcome: Outcome::Cancelled, millis: 0, failure: None };
+        let begun = EventKind::StepStarted {
+            title: "write the image".into(),
+            phase: "flash".into(),
+            risk: Risk::Safe,
+            attempt: 1,
+            expected_seconds: None,
+        };
+        assert!(plain.line(&event("node1", "a", begun)).is_some());
+        assert!(plain.line(&event("node1", "a", ended())).unwrap().ends_with(" write the image"));
+        for step in ["b", "c"] {
+            assert_eq!(plain.line(&event("node1", step, ended())), None);
+        }
+        assert_eq!(plain.line(&event("node2", "d", ended())), None);
+        let stage = || EventKind::StageFinished { title: "nodes".into(), outcome: Outcome::Cancelled };
+        let line = plain.line(&event("", "", stage())).unwrap();
+        assert!(line.ends_with(" node1 2 steps, node2 1 step"), "{line}");
+        assert_eq!(plain.line(&event("", "", stage())), None);
     }
 }

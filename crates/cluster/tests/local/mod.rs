@@ -4,7 +4,10 @@ use std::{path::Path, process::Stdio, sync::Arc};
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
-use tokio::{io::AsyncWriteExt, process};
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt},
+    process,
+};
 use turingpi_ssh::{Chunk, Command, Content, Output, RemoteFile, SshClient, SshError, Status, Written};
 
 pub(crate) struct LocalClient {
@@ -53,6 +56,33 @@ impl SshClient for LocalClient {
         let output = self.run(command).await?;
         on_output(Chunk::Stdout(&output.stdout));
         Ok(output)
+    }
+
+    async fn run_with_input(
+        &self,
+        command: &Command,
+        mut input: Box<dyn AsyncRead + Send + Unpin>,
+        on_output: &mut (dyn for<'a> FnMut(Chunk<'a>) + Send),
+    ) -> Result<Output, SshError> {
+        let mut child = process::Command::new(self.shell)
+            .args(["-euc", command.text(), "sh"])
+            .args(command.args())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // A script may end before its input does.
+        let feeding = async move {
+            let _ = tokio::io::copy(&mut input, &mut stdin).await;
+        };
+        let ((), output) = tokio::join!(feeding, child.wait_with_output());
+        let output = output.unwrap();
+        on_output(Chunk::Stdout(&output.stdout));
+        let status = Status::Code(u32::try_from(output.status.code().unwrap()).unwrap());
+        Ok(Output { status, stdout: output.stdout, stderr: output.stderr })
     }
 
     async fn read(&self, path: &str) -> Result<Option<Vec<u8>>, SshError> {

@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
-use turingpi_ssh::{Chunk, Command, SshConnector, SshError, SshErrorKind, Status};
+use turingpi_ssh::{Chunk, Command, RusshConnector, SshConnector, SshError, SshErrorKind, Status};
 
-use crate::sshd::Sshd;
+use russh::MethodKind;
+
+use crate::{
+    small_server::{Manners, SmallServer},
+    sshd::Sshd,
+    stopping::ended,
+};
 
 #[tokio::test]
 async fn output_and_exit_codes_arrive_as_the_script_left_them() {
@@ -170,6 +176,84 @@ async fn a_consumer_that_stands_still_holds_up_nobody_else() {
     assert_eq!(held.await.unwrap().stdout.len(), 30_000_000);
 }
 
+/// Zeros, without end or up to a broken disk.
+struct Zeros {
+    left: Option<usize>,
+}
+
+impl tokio::io::AsyncRead for Zeros {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        room: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let count = room.remaining().min(self.left.unwrap_or(usize::MAX));
+        if count == 0 {
+            return std::task::Poll::Ready(Err(std::io::Error::other("the disk is broken")));
+        }
+        room.put_slice(&vec![0; count]);
+        self.left = self.left.map(|left| left - count);
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_script_reads_what_it_is_given_and_not_a_byte_of_itself() {
+    let Some(sshd) = Sshd::start() else { return };
+    let client = sshd.client().await;
+    let content: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let digest = client
+        .run_with_input(
+            &Command::script("sha256sum"),
+            Box::new(std::io::Cursor::new(content.clone())),
+            &mut |_| {},
+        )
+        .await
+        .unwrap();
+    let local = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&content));
+    assert_eq!(digest.stdout_text().split(' ').next(), Some(local.as_str()));
+
+    // Arguments, secrets, status and several readers, one after the other.
+    let script = Command::script("head -c 3; echo \"-$1-$key-\"; cat; exit 7")
+        .arg("it's")
+        .secret("key", "s'3cret".to_owned().into());
+    let output = client.run_with_input(&script, Box::new(&b"abcdef"[..]), &mut |_| {}).await.unwrap();
+    assert_eq!((output.stdout_text().as_str(), output.status), ("abc-it's-s'3cret-\ndef", Status::Code(7)));
+    let empty =
+        client.run_with_input(&Command::script("wc -c"), Box::new(&b""[..]), &mut |_| {}).await.unwrap();
+    assert_eq!(empty.stdout_text(), "0\n");
+}
+
+#[tokio::test]
+async fn a_script_may_end_before_its_input_does() {
+    let Some(sshd) = Sshd::start() else { return };
+    let client = sshd.client().await;
+    let endless = Box::new(Zeros { left: None });
+    let output =
+        client.run_with_input(&Command::script("head -c 5 | wc -c"), endless, &mut |_| {}).await.unwrap();
+    assert_eq!(output.stdout_text(), "5\n");
+    assert_eq!(client.run(&Command::script("echo still here")).await.unwrap().stdout_text(), "still here\n");
+}
+
+#[tokio::test]
+async fn a_script_whose_input_fails_is_stopped_and_does_not_take_it_for_the_end() {
+    let Some(sshd) = Sshd::start() else { return };
+    let client = sshd.client().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (list, taken) = (folder.path().join("pids"), folder.path().join("taken for whole"));
+    for left in [0, 10_000_000] {
+        let script = Command::script("echo $$ >>\"$1\"; cat >/dev/null; echo whole >\"$2\"")
+            .arg(list.to_string_lossy())
+            .arg(taken.to_string_lossy());
+        let broken = Box::new(Zeros { left: Some(left) });
+        let error = client.run_with_input(&script, broken, &mut |_| {}).await.unwrap_err();
+        assert!(matches!(error, SshError::Input { .. }), "{error:?}");
+        assert_eq!(error.kind(), SshErrorKind::Local);
+    }
+    ended(&list).await;
+    assert!(!taken.exists(), "the end of a broken input was taken for its end");
+}
+
 #[tokio::test]
 async fn many_commands_run_side_by_side() {
     let Some(sshd) = Sshd::start() else { return };
@@ -206,6 +290,17 @@ async fn a_host_with_fewer_channels_than_asked_for_still_serves_all() {
     for (number, run) in runs.into_iter().enumerate() {
         assert_eq!(run.await.unwrap(), format!("{number}\n"));
     }
+}
+
+#[tokio::test]
+async fn a_host_that_has_not_cleared_the_last_session_away_yet_is_asked_again() {
+    let manners = Manners { methods: vec![MethodKind::None], buries_slowly: 3, ..Manners::default() };
+    let server = SmallServer::start(manners).await;
+    let client = RusshConnector::builder().build().connect(&server.target()).await.unwrap();
+    let (one, two) = (Command::script("echo one"), Command::script("echo two"));
+    let (one, two) = tokio::join!(client.run(&one), client.run(&two));
+    assert_eq!((one.unwrap().stdout_text(), two.unwrap().stdout_text()), ("one\n".into(), "two\n".into()));
+    assert_eq!(client.run(&Command::script("echo three")).await.unwrap().stdout_text(), "three\n");
 }
 
 #[tokio::test]

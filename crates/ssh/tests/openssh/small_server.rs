@@ -9,7 +9,7 @@ use std::{
 };
 
 use russh::{
-    Channel, ChannelId, ChannelMsg, MethodKind, MethodSet,
+    Channel, ChannelId, ChannelMsg, ChannelOpenFailure, MethodKind, MethodSet,
     keys::{Algorithm, PrivateKey, PublicKeyBase64},
     server::{self, Auth, Msg, Session},
 };
@@ -35,6 +35,8 @@ pub(crate) struct Manners {
     pub(crate) no_status: bool,
     /// Ends the connection without a word when a login is tried, as a host that shuts down does.
     pub(crate) hangs_up: bool,
+    /// How many sessions in a row it refuses after each that it gave: the place of the last one is not free yet.
+    pub(crate) buries_slowly: usize,
 }
 
 pub(crate) struct SmallServer {
@@ -65,6 +67,7 @@ impl SmallServer {
                     manners: manners.clone(),
                     log: log.clone(),
                     round: 0,
+                    refusals: 0,
                     channels: HashMap::new(),
                 };
                 let config = config.clone();
@@ -98,6 +101,7 @@ struct Visitor {
     manners: Manners,
     log: Arc<Mutex<Vec<String>>>,
     round: usize,
+    refusals: usize,
     channels: HashMap<ChannelId, Channel<Msg>>,
 }
 
@@ -156,6 +160,12 @@ impl server::Handler for Visitor {
         reply: server::ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        if self.refusals > 0 {
+            self.refusals -= 1;
+            reply.reject(ChannelOpenFailure::ConnectFailed).await;
+            return Ok(());
+        }
+        self.refusals = self.manners.buries_slowly;
         self.channels.insert(channel.id(), channel);
         reply.accept().await;
         Ok(())

@@ -238,6 +238,9 @@ async fn files_move_through_sudo() {
             client.download(place.to_str().unwrap(), &world.path("back"), &mut |_, _| {}).await.unwrap();
             assert!(fs::read(world.path("back")).unwrap() == bytes, "{kind}");
         }
+        let input = Box::new(&b"given"[..]);
+        let output = client.run_with_input(&as_root("id -u; cat"), input, &mut |_| {}).await.unwrap();
+        assert_eq!(output.stdout_text(), "0\ngiven", "{kind}");
         assert!(world.lines("calls").len() >= 6, "all of it went through sudo");
     }
 }
