@@ -117,6 +117,9 @@ pub struct K3sNode {
     pub agent_unit: UnitOwner,
     /// More units named `k3s-*`: a second k3s on the same host.
     pub other_units: Vec<String>,
+    /// The clusters of ours that the host says it is of: the one that k3s was set up for, or where that is not noted,
+    /// those in its `/etc/hosts`.
+    pub clusters: Vec<String>,
     /// What the service was last started with.
     pub applied: Option<String>,
     /// What the user's own config.yaml on a server says under `disable`.
@@ -168,6 +171,7 @@ impl K3sNode {
     pub(crate) fn parse(text: &str, salt: &str) -> Self {
         let mut node = Self::default();
         let mut units: BTreeMap<&str, (&str, String)> = BTreeMap::new();
+        let mut blocks = Vec::new();
         for line in text.lines() {
             let (key, value) = line.split_once(' ').unwrap_or((line, ""));
             let value = value.trim();
@@ -192,9 +196,14 @@ impl K3sNode {
                 "exec-k3s-agent" => push(&mut units.entry("unit-k3s-agent").or_default().1, value),
                 "unit-file" => node.other_units.push(value.to_owned()),
                 "applied" if is_digest(value) => node.applied = Some(value.to_owned()),
+                "cluster" if !value.is_empty() => node.clusters = vec![value.to_owned()],
+                "hosts-block" if !value.is_empty() => blocks.push(value.to_owned()),
                 "left" => node.leftovers.push(value.to_owned()),
                 _ => {}
             }
+        }
+        if node.clusters.is_empty() {
+            node.clusters = blocks;
         }
         let owner = |key: &str, role| {
             units.get(key).map_or(UnitOwner::Nobody, |(first, command)| UnitOwner::of(first, command, role))
@@ -342,6 +351,11 @@ mod tests {
         );
         put(root, "/etc/systemd/system/k3s-dev.service", "[Service]\n");
         put(root, paths::APPLIED, &"d".repeat(64));
+        put(
+            root,
+            "/etc/hosts",
+            "127.0.0.1 localhost\n# BEGIN turingpi lab\n10.0.0.1 a\n# END turingpi lab\n",
+        );
         for shell in shells() {
             let node = look(shell, root);
             assert_eq!(
@@ -361,8 +375,14 @@ mod tests {
             );
             assert_eq!(node.other_units, ["k3s-dev.service"]);
             assert_eq!(node.applied, Some("d".repeat(64)));
+            assert_eq!(node.clusters, ["lab"], "{shell}");
             assert!(node.leftovers.contains(&paths::DATA.to_owned()), "{:?}", node.leftovers);
             assert!(!serde_json::to_string(&node).unwrap().contains("hush"));
+        }
+        // What k3s was set up for counts more than who else knows the host.
+        put(root, paths::CLUSTER, "homelab\n");
+        for shell in shells() {
+            assert_eq!(look(shell, root).clusters, ["homelab"], "{shell}");
         }
     }
 

@@ -1,14 +1,16 @@
 //! Looking at a cluster: all nodes side by side, then the API.
 
+use std::collections::BTreeMap;
+
 use futures::future::join_all;
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use turingpi_cluster::{
     NodeSpec, Role, Source,
     kube::{ClusterApi, Kubeconfig, ObjectRef},
-    prepare_request,
+    patience, prepare_request,
 };
-use turingpi_engine::{Failure, FailureClass, StepContext};
+use turingpi_engine::{Failure, FailureClass, State, StepContext};
 
 use crate::{
     ApiFacts, K3sFacts, K3sNode, K3sVersion, NodeFacts, Reach,
@@ -18,9 +20,24 @@ use crate::{
     paths, plan,
 };
 
-pub(crate) async fn observe(env: &Env, cx: &StepContext) -> Result<K3sFacts, Failure> {
-    let looks =
-        join_all(env.nodes.iter().map(|node| async { (node.name.clone(), node_facts(env, node).await) }));
+/// Looks. Nodes of `silent` are not asked: the caller did, and this is what came of it.
+pub(crate) async fn observe(
+    env: &Env,
+    cx: &StepContext,
+    mut silent: BTreeMap<String, Failure>,
+) -> Result<K3sFacts, Failure> {
+    let state = cx.state().await?;
+    let looks = env.nodes.iter().map(|node| {
+        let (silent, state) = (silent.remove(&node.name), &state);
+        async move {
+            let look = match silent {
+                Some(failure) => Err(failure),
+                None => look(env, cx, node, state).await,
+            };
+            (node.name.clone(), look)
+        }
+    });
+    let looks = join_all(looks);
     let looked = tokio::select! {
         biased;
         () = cx.cancelled() => return Err(stopped()),
@@ -51,6 +68,22 @@ pub(crate) async fn observe(env: &Env, cx: &StepContext) -> Result<K3sFacts, Fai
 fn stopped() -> Failure {
     Failure::new(FailureClass::Cancelled, "stopped while looking at the nodes")
         .hint("Run the same command again.")
+}
+
+/// The facts of a node, over another connection when one is cut in the middle.
+async fn look(env: &Env, cx: &StepContext, node: &NodeSpec, state: &State) -> Result<NodeFacts, Failure> {
+    let patience = patience(state, &node.name)?;
+    let once = || async {
+        let client = env.hosts.answer(&node.name, patience, cx).await?;
+        match node_facts(env, node).await {
+            // Its end was seen a moment ago: that is no silence that a quick look must not wait for.
+            Err(failure) if failure.is_retryable() && !client.is_alive() && !cx.is_patient() => {
+                node_facts(env, node).await
+            }
+            end => end,
+        }
+    };
+    cx.retry(once).await
 }
 
 async fn node_facts(env: &Env, node: &NodeSpec) -> Result<NodeFacts, Failure> {

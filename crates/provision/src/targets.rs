@@ -15,8 +15,9 @@ use turingpi_k3s::{InstallMode, K3sSpec};
 use turingpi_ssh::{AuthMethod, Fingerprint, HostKeyPolicy, JumpSpec, ResolvedHost, SshConfig, SshTarget};
 
 use crate::{
-    document::{Document, HostKeys, Image, Node, Ssh},
+    document::{Document, HostKeys, Image, Node, Ssh, registries},
     environment::{Environment, Secrets, private},
+    identity,
 };
 
 /// All nodes, complete.
@@ -257,6 +258,7 @@ pub(crate) async fn authorized_keys(
                 .hint(format!("Make a key with `ssh-keygen -t ed25519 -f {}`, or name yours under `ssh: {{ identity: … }}`.", path.display()))
                 .source(e)
         })?;
+        identity::belongs(&path, &key).await?;
         keys.push(key);
     }
     Ok(keys)
@@ -287,8 +289,12 @@ pub(crate) fn static_address(document: &Document, node: &NodeSpec) -> Result<Opt
     Ok(Some(StaticAddress { address, gateway: Some(gateway), dns, interface: wanted.interface.clone() }))
 }
 
-/// The k3s section, with the version and channel of the document and paths of this machine.
-pub(crate) fn k3s(document: &Document, environment: &Environment) -> Result<K3sSpec, Failure> {
+/// The k3s section, with the version and channel of the document, paths of this machine and logins of registries.
+pub(crate) async fn k3s(
+    document: &Document,
+    environment: &Environment,
+    secrets: &Secrets,
+) -> Result<K3sSpec, Failure> {
     let mut spec = document.k3s.clone();
     if let Some(version) = &document.version {
         spec.version = Some(version.parse().map_err(|e: turingpi_k3s::BadVersion| {
@@ -297,6 +303,9 @@ pub(crate) fn k3s(document: &Document, environment: &Environment) -> Result<K3sS
     }
     if let Some(channel) = &document.channel {
         spec.channel.clone_from(channel);
+    }
+    if let Some(registries) = spec.registries.take() {
+        spec.registries = Some(registries::resolved(registries, secrets).await?);
     }
     if let InstallMode::Airgap { folder } = &mut spec.install {
         *folder = environment.path(folder);
@@ -334,7 +343,8 @@ mod tests {
             version: String::new(),
         };
         let spec = |source: &str| {
-            image_spec("os", &Image { source: source.to_owned(), sha256: None }, &environment).unwrap()
+            image_spec("os", &Image { source: source.to_owned(), sha256: None, login: None }, &environment)
+                .unwrap()
         };
         let named = spec("raspios");
         assert!(named.source.to_string().starts_with("https://downloads.raspberrypi.com/"), "{named:?}");

@@ -95,6 +95,27 @@ fn an_image_may_be_named_as_the_catalogue_names_it_when_its_digest_can_be_known(
 }
 
 #[test]
+fn a_registry_login_in_the_document_is_refused_without_being_repeated() {
+    let text = "name: lab\nversion: v1.35.5+k3s1\nk3s:\n  registries:\n    mirrors: { docker.io: { endpoint: ['https://me:hunter2@m.lan'] } }\n    \
+                configs:\n      reg.lan:\n        auth: { username: me, password: hunter2, token: { env: A, file: b } }\n\
+                nodes:\n  - { name: a, role: control-plane, address: 10.0.0.3 }\n";
+    let mistakes = document::load(text).unwrap_err();
+    let paths: Vec<&str> = mistakes.0.iter().map(|d| d.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "k3s.registries.mirrors.docker.io.endpoint[0]",
+            "k3s.registries.configs.reg.lan.auth.password",
+            "k3s.registries.configs.reg.lan.auth.token"
+        ]
+    );
+    assert!(mistakes.0.iter().all(|d| d.line > 0 && d.help.is_some()), "{mistakes:?}");
+    assert!(!format!("{mistakes:?} {}", mistakes.0[1]).contains("hunter2"), "{mistakes:?}");
+    let text = text.replace("me:hunter2@", "").replace("hunter2", "prompt").replace("env: A, ", "");
+    assert!(document::load(&text).is_ok(), "{:?}", document::load(&text));
+}
+
+#[test]
 fn the_examples_are_valid() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let mut seen = 0;

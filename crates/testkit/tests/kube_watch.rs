@@ -3,8 +3,6 @@
 
 mod kube_support;
 
-use std::time::Duration;
-
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::{

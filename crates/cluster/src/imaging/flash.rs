@@ -17,13 +17,16 @@ use turingpi_engine::{
 use turingpi_ssh::{HostKeyPolicy, SshTarget};
 
 use super::{
-    FirstBootState, FlashReason, ImageSpec, ImagingContext, SlotRecord, bmc_failure, flash_step_id,
+    FirstBootState, FlashReason, ImageSpec, ImagingContext, SlotRecord, bmc_failure,
+    failure::bmc_refusal,
+    flash_step_id,
     neighbours::{leftover_key, leftover_power, to_power_off},
     record::begun_key,
 };
 use crate::{
     NodeSpec, SlotRef,
     fetch::{Fetched, Sha256, Source},
+    fetch_again,
     first_boot::{nonce, root_password_key},
 };
 
@@ -57,7 +60,7 @@ impl FlashStep {
         let expected = expected_digest(&self.image, &self.cx).await?;
         tracing::info!(image = self.image.name, source = %self.image.source, "fetching");
         let progress = |done, total| cx.progress_of("fetching the image", done, total, Unit::Bytes);
-        self.cx.fetcher.fetch(&self.image.source, expected.as_ref(), &progress).await
+        fetch_again(&self.cx.fetcher, &self.image.source, expected.as_ref(), &progress, cx).await
     }
 
     /// Everything that comes before the eMMC is touched.
@@ -146,32 +149,24 @@ impl FlashStep {
         }
         let power = bmc.power().await.map_err(|e| self.failed(e))?;
         let off = to_power_off(&self.place, &power, &cx.state().await?, &self.cx.neighbours, cx.run())?;
-        if off.is_empty() {
-            return Ok(());
-        }
         let board = self.place.board.clone();
+        let place = |slot: &Slot| SlotRef { board: board.clone(), slot: *slot };
         let back: Vec<Slot> = off
             .iter()
             .copied()
-            .filter(|slot| {
-                let place = SlotRef { board: board.clone(), slot: *slot };
-                !self.cx.neighbours.flashed_too.contains(&place)
-            })
+            .filter(|slot| !self.cx.neighbours.flashed_too.contains(&place(slot)))
             .collect();
-        cx.update_state(|state| {
-            let mut all = leftover_power(state, &board);
-            all.extend(back);
-            all.sort();
-            all.dedup();
-            state.put_record(leftover_key(&board), &all)
-        })
-        .await?;
-        let list: Vec<String> = off.iter().map(ToString::to_string).collect();
-        cx.note(format!(
-            "powering slot {} of {board} off: on this board a flash goes to the first module that waits for one",
-            list.join(", ")
-        ));
-        set_power(bmc, &off, Power::Off).await.map_err(|e| self.failed(e))?;
+        if let Some(slot) = back.iter().find(|slot| !self.cx.neighbours.announced.contains(&place(slot))) {
+            return Err(Failure::new(
+                FailureClass::Refused,
+                format!(
+                    "slot {slot} of {board} would have to be switched off to flash slot {}, and the plan does not say so",
+                    self.place.slot
+                ),
+            )
+            .hint("It was switched on after the plan was made. Run this again: the new plan names it."));
+        }
+        cut_power(&board, bmc, &off, &back, cx).await?;
         // What the BMC reports is what was asked for; asking is all that can be verified.
         let now = bmc.power().await.map_err(|e| self.failed(e))?;
         match off.iter().find(|slot| now[**slot] != Power::Off) {
@@ -204,7 +199,7 @@ impl FlashStep {
         };
         let flashed = bmc.flash(self.place.slot, upload, &progress).await.map_err(|error| {
             let node = error.node_after();
-            let failure = self.failed(error);
+            let failure = bmc_refusal(&self.place.board, error);
             tracing::debug!(?node, "a flash failed");
             match failure.is_retryable() {
                 // A start that got no upload is timed out by the BMC after ten seconds, and its timer then also kills a
@@ -223,7 +218,11 @@ impl FlashStep {
         Ok(())
     }
 
+    /// Powers on again what was switched off for it; once for all flashes of a plan, after the last one.
     async fn restore(&self, bmc: &dyn BmcClient, cx: &StepContext) -> Result<(), Failure> {
+        if !self.cx.neighbours.queue.is_over(&self.place.board) && !cx.stopping() {
+            return Ok(());
+        }
         restore_power(&self.place.board, bmc, cx).await
     }
 
@@ -254,6 +253,7 @@ impl Step for FlashStep {
     async fn apply(&self, cx: &StepContext) -> Result<(), Failure> {
         let bmc = Arc::clone(self.cx.boards.client(&self.place.board)?);
         let key = SlotRecord::key(&self.place);
+        self.cx.neighbours.queue.begin(&self.place);
         // Written by this very run: a retry after the flash itself had succeeded.
         if SlotRecord::read(&cx.state().await?, &self.place)?
             .is_some_and(|record| self.is_mine(&record, cx.run()))
@@ -264,6 +264,7 @@ impl Step for FlashStep {
             Ok(image) => image,
             Err(failure) => {
                 self.nothing_begun(cx).await?;
+                let _ = self.restore(bmc.as_ref(), cx).await;
                 return Err(failure);
             }
         };
@@ -329,6 +330,33 @@ pub(super) async fn set_power(
         change[*slot] = Some(to);
     }
     bmc.set_power(&change).await
+}
+
+/// Powers slots off for a flash; remembers first which of them come `back`, so that a crash cannot leave them off.
+pub(super) async fn cut_power(
+    board: &str,
+    bmc: &dyn BmcClient,
+    off: &[Slot],
+    back: &[Slot],
+    cx: &StepContext,
+) -> Result<(), Failure> {
+    if off.is_empty() {
+        return Ok(());
+    }
+    cx.update_state(|state| {
+        let mut all = leftover_power(state, board);
+        all.extend(back);
+        all.sort();
+        all.dedup();
+        state.put_record(leftover_key(board), &all)
+    })
+    .await?;
+    let list: Vec<String> = off.iter().map(ToString::to_string).collect();
+    cx.note(format!(
+        "powering slot {} of {board} off: on this board a flash goes to the first module that waits for one",
+        list.join(", ")
+    ));
+    set_power(bmc, off, Power::Off).await.map_err(|e| bmc_failure(board, e))
 }
 
 /// Powers on again what a flash of this board had to power off.

@@ -2,7 +2,7 @@
 //!
 //! Safety, in the order it is applied: the image's digest is known before anything is touched; a transfer of somebody
 //! else is never disturbed; on boards where a flash goes to the first module on the USB bus, every other module without
-//! a proven system is powered off first; the slot's record is dropped before and written after the flash, so that a
+//! a proven system is powered off first, and the plan names it; the slot's record is dropped before and written after the flash, so that a
 //! crash in between leads to a second flash and never to a half-written system that is taken for a good one.
 
 mod boards;
@@ -34,14 +34,14 @@ pub use boards::{BoardFacts, Boards, Reach, SlotFacts};
 pub use decide::{Decision, FlashReason, decide};
 pub use failure::bmc_failure;
 pub use host_keys::{HostKeys, KnownHostsFile};
-pub use neighbours::{Neighbours, leftover_power};
-pub use record::{FirstBootState, SlotRecord, flash_step_id};
+pub use neighbours::{FlashQueue, Neighbours, bystanders, leftover_power};
+pub use record::{FirstBootState, SlotRecord, flash_step_id, powered_off_key};
 pub(crate) use uart_log::UartLog;
 
 use boot::BootStep;
 pub(crate) use boot::sshd_answers;
 use flash::FlashStep;
-use power::{PowerOnStep, RestorePowerStep, SettleStep};
+use power::{PowerOnStep, RestorePowerStep, SettleStep, StandByStep};
 
 /// An image as the document names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +142,28 @@ pub fn slot_steps(
         steps.push(Arc::new(FirstBootStep::new(node, &place, log, cx.clone())));
     }
     steps
+}
+
+/// The step that cuts the power of [`bystanders`] of a board before the first of its flashes, which are for the nodes
+/// `flashed`; `None` when there are none. Put it into a lane before those of the nodes: the lock of the board's transfer
+/// goes to the first lane first.
+pub fn stand_by_step(
+    board: &str,
+    nodes: &[NodeSpec],
+    neighbours: &Neighbours,
+    boards: &Boards,
+) -> Option<Arc<dyn Step>> {
+    let name = |place: &crate::SlotRef| {
+        nodes.iter().find(|n| n.slot.as_ref() == Some(place)).map(|node| node.name.clone())
+    };
+    let of_board = |place: &&crate::SlotRef| place.board == board;
+    let slots: Vec<_> =
+        neighbours.announced.iter().filter(of_board).map(|place| (place.slot, name(place))).collect();
+    if slots.is_empty() {
+        return None;
+    }
+    let flashed = neighbours.flashed_too.iter().filter(of_board).filter_map(name).collect();
+    Some(Arc::new(StandByStep { board: board.to_owned(), slots, flashed, boards: boards.clone() }))
 }
 
 /// The step that powers slots on again that an interrupted flash left off; `None` when there are none.

@@ -17,6 +17,7 @@ use super::{
     Document,
     diagnostic::{Diagnostic, did_you_mean, one_of},
     model::{HostKeys, Node, Ssh},
+    registries,
 };
 
 /// All mistakes of meaning.
@@ -29,6 +30,7 @@ pub(crate) fn check(document: &Document) -> Vec<Diagnostic> {
     nodes(document, &mut found);
     ssh(&document.ssh, "ssh", &mut found);
     networks(document, &mut found);
+    registries::check(document, &mut found);
     first_boot(document, &mut found);
     found
 }
