@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use turingpi_bmc::Power;
 use turingpi_cluster::{
     NodeSpec, Role, SlotRef,
     imaging::{
@@ -247,6 +248,11 @@ async fn is_back(cx: &StepContext, reach: &BTreeMap<String, Reach>) -> Result<()
     .await
 }
 
+fn is_off(facts: &Facts, place: &SlotRef) -> bool {
+    let board = facts.boards.get(&place.board).and_then(|board| board.as_ref().ok());
+    board.is_some_and(|board| board.power[place.slot] == Power::Off)
+}
+
 fn neighbours(
     nodes: &[NodeSpec],
     facts: &Facts,
@@ -256,8 +262,11 @@ fn neighbours(
     let mut neighbours = Neighbours::default();
     for node in nodes {
         let Some(place) = &node.slot else { continue };
-        if matches!(decisions.get(&node.name), Some(Decision::Flash(_))) {
+        let decision = decisions.get(&node.name);
+        if matches!(decision, Some(Decision::Flash(_))) {
             neighbours.flashed_too.insert(place.clone());
+        } else if matches!(decision, Some(Decision::Start { .. })) && is_off(facts, place) {
+            neighbours.started.insert(place.clone());
         } else if facts.reach.get(&node.name) == Some(&Reach::LoggedIn) {
             neighbours.running.insert(place.clone());
         }

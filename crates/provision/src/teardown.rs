@@ -36,8 +36,18 @@ pub(crate) struct Teardown<'a> {
 #[derive(Debug)]
 pub(crate) struct Left {
     k3s: K3sFacts,
-    /// Slots of the document that are on.
-    powered: Vec<(String, SlotRef)>,
+    /// Slots of the document to switch off.
+    powered: Vec<Powered>,
+}
+
+/// A slot that is on, or may be.
+#[derive(Debug)]
+struct Powered {
+    node: String,
+    place: SlotRef,
+    /// The BMC says that it is on. What it says is what it was last asked for: when a request of ours was cut off, it may
+    /// say "off" of a module that runs on.
+    says_on: bool,
 }
 
 impl<'a> Teardown<'a> {
@@ -68,7 +78,7 @@ impl<'a> Teardown<'a> {
     }
 
     /// The slots of the document that are on, when they are to be switched off.
-    fn powered(&self, look: &mut Look) -> Result<Vec<(String, SlotRef)>, Failure> {
+    fn powered(&self, look: &mut Look, state: &State) -> Result<Vec<Powered>, Failure> {
         if !self.intent.power_off {
             return Ok(Vec::new());
         }
@@ -76,8 +86,11 @@ impl<'a> Teardown<'a> {
         for node in &self.cluster.nodes {
             let Some(place) = &node.slot else { continue };
             match look.boards.get(&place.board) {
-                Some(Ok(facts)) if facts.power[place.slot] == Power::On => {
-                    on.push((node.name.clone(), place.clone()))
+                Some(Ok(facts)) => {
+                    let says_on = facts.power[place.slot] == Power::On;
+                    if says_on || is_recorded(state, &switching_key(&node.name)) {
+                        on.push(Powered { node: node.name.clone(), place: place.clone(), says_on });
+                    }
                 }
                 Some(Err(_)) => {
                     if let Some(Err(failure)) = look.boards.remove(&place.board) {
@@ -98,9 +111,10 @@ impl Reconcile for Teardown<'_> {
     async fn observe(&self, cx: &StepContext) -> Result<Left, Failure> {
         beware_of_newcomers(&self.cluster.hosts, &self.cluster.nodes, &cx.state().await?)?;
         let waits = if self.intent.skip_unreachable { Waits::ForNone } else { Waits::ForAll };
-        let mut look = Look::at(self.cluster, cx, &cx.state().await?, waits).await?;
-        let powered = self.powered(&mut look)?;
-        let names = powered.iter().map(|(name, _)| name.clone());
+        let state = cx.state().await?;
+        let mut look = Look::at(self.cluster, cx, &state, waits).await?;
+        let powered = self.powered(&mut look, &state)?;
+        let names = powered.iter().filter(|p| p.says_on).map(|p| p.node.clone());
         self.was_on.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
         self.cluster.newcomers.remember(cx).await?;
         Ok(Left { k3s: self.cluster.k3s.observe_rest(cx, look.silent).await?, powered })
@@ -116,8 +130,8 @@ impl Reconcile for Teardown<'_> {
             let forgotten = state.secret(TOKEN_KEY).is_none() && state.record_keys("k3s/").next().is_none();
             let off = |name: &str| {
                 self.cluster.nodes.iter().any(|n| n.name == name && n.slot.is_some())
-                    && !left.powered.iter().any(|(on, _)| on == name)
-                    && (forgotten || was_on.contains(name) || is_done(state, name))
+                    && !left.powered.iter().any(|p| p.says_on && p.node == name)
+                    && (forgotten || was_on.contains(name) || is_recorded(state, &powered_off_key(name)))
             };
             facts.nodes.retain(|name, reach| matches!(reach, Reach::Up(_)) || !off(name));
         }
@@ -134,7 +148,7 @@ impl Reconcile for Teardown<'_> {
             let lanes = left
                 .powered
                 .iter()
-                .map(|(node, place)| Lane {
+                .map(|Powered { node, place, .. }| Lane {
                     subject: Subject::node(node),
                     steps: vec![std::sync::Arc::new(PowerOff {
                         node: node.clone(),
@@ -161,9 +175,13 @@ struct PowerOff {
     clean: bool,
 }
 
-fn is_done(state: &State, node: &str) -> bool {
-    let key = powered_off_key(node);
-    state.record_keys(&key).any(|k| k == key)
+/// The key under which the state keeps that a request to switch the node off is on its way.
+fn switching_key(node: &str) -> String {
+    format!("switching-off/{node}")
+}
+
+fn is_recorded(state: &State, key: &str) -> bool {
+    state.record_keys(key).any(|k| k == key)
 }
 
 #[async_trait]
@@ -180,10 +198,14 @@ impl Step for PowerOff {
 
     async fn apply(&self, cx: &StepContext) -> Result<(), Failure> {
         // Before the power: a run after a crash cannot ask the node any more.
-        if self.clean {
-            let run = cx.run().to_owned();
-            cx.update_state(|state| state.put_record(powered_off_key(&self.node), &run)).await?;
-        }
+        let run = cx.run().to_owned();
+        cx.update_state(|state| {
+            if self.clean {
+                state.put_record(powered_off_key(&self.node), &run)?;
+            }
+            state.put_record(switching_key(&self.node), &run)
+        })
+        .await?;
         // The BMC cuts the power: what is still in memory goes to the disk first, where the node can be asked.
         if let Ok(host) = self.hosts.host(&self.node).await {
             let _ = host.script_within("write out its disks", "sync", &[], Duration::from_secs(60)).await;
@@ -191,7 +213,12 @@ impl Step for PowerOff {
         let mut change = PerSlot::new([None; 4]);
         change[self.place.slot] = Some(Power::Off);
         let client = self.boards.client(&self.place.board)?;
-        client.set_power(&change).await.map_err(|e| bmc_failure(&self.place.board, e))
+        client.set_power(&change).await.map_err(|e| bmc_failure(&self.place.board, e))?;
+        cx.update_state(|state| {
+            state.remove_record(&switching_key(&self.node));
+            Ok(())
+        })
+        .await
     }
 
     async fn verify(&self, _: &StepContext) -> Result<Verdict, Failure> {

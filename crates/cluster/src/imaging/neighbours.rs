@@ -16,6 +16,8 @@ use crate::SlotRef;
 pub struct Neighbours {
     /// Slots whose node answered our login: their system boots, so they never wait in boot-ROM mode.
     pub running: BTreeSet<SlotRef>,
+    /// Slots that are off and that this plan switches on, because a flash of an earlier run wrote a system there.
+    pub started: BTreeSet<SlotRef>,
     /// Slots that this plan flashes too: they are not powered on again in between.
     pub flashed_too: BTreeSet<SlotRef>,
     /// Slots of which the plan says that they lose their power meanwhile ([`bystanders`]). No other one is switched off.
@@ -69,8 +71,9 @@ pub fn bystanders(
 /// The slots to power off before `target` is flashed, on a board where a flash goes to the first module on the USB bus:
 /// every other one that is on and whose system is not proven, by a record of ours or by answering.
 ///
-/// A slot that this very `run` wrote and verified is left on: its eMMC holds a system that was read back, so the module
-/// boots and does not wait in boot-ROM mode, and cutting its power now would cut its first boot.
+/// A slot that this very `run` wrote and verified, or switched on because an earlier one did, is left on: its eMMC holds a
+/// system that was read back, so the module boots and does not wait in boot-ROM mode, and cutting its power now would cut
+/// its first boot.
 pub(super) fn to_power_off(
     target: &SlotRef,
     power: &PerSlot<Power>,
@@ -86,7 +89,7 @@ pub(super) fn to_power_off(
         }
         let in_doubt = |record: &SlotRecord| state.in_doubt.contains_key(&super::flash_step_id(&record.node));
         let record = SlotRecord::read(state, &place)?.filter(|record| !in_doubt(record));
-        if record.as_ref().is_some_and(|record| record.run == run) {
+        if record.as_ref().is_some_and(|record| record.run == run || neighbours.started.contains(&place)) {
             continue;
         }
         let proven = record.is_some_and(|record| record.is_proven());

@@ -428,6 +428,17 @@ async fn a_neighbour_that_the_plan_did_not_name_is_not_switched_off_and_nothing_
 }
 
 #[tokio::test]
+async fn a_neighbour_that_the_plan_switches_on_boots_beside_a_flash_if_its_system_was_read_back() {
+    let mut bench = bench("2.5");
+    bench.board.world(|w| w.power[place(2).slot] = Power::On);
+    bench.context.neighbours.started.insert(place(2));
+    assert_eq!(bench.flash(1).await.unwrap_err().class(), FailureClass::Refused, "nothing was written there");
+    bench.put_record(2, FirstBootState::Pending).await;
+    bench.flash(1).await.unwrap();
+    assert_eq!(bench.board.world(|w| w.powered_while_flashing.clone()), [vec![2]]);
+}
+
+#[tokio::test]
 async fn a_bystander_is_off_from_the_first_flash_of_a_plan_to_the_end_of_the_last() {
     let mut bench = bench("2.5");
     bench.board.world(|w| w.power[place(4).slot] = Power::On);
