@@ -83,6 +83,9 @@ pub(crate) const WIDTH: usize = 80;
 pub(crate) fn wrap(text: &str, first: usize, rest: usize) -> String {
     let mut out = String::new();
     for (i, paragraph) in text.lines().enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
         let mut line = " ".repeat(if i == 0 { first } else { rest });
         let mut empty = true;
         for word in paragraph.split(' ') {
@@ -97,9 +100,6 @@ pub(crate) fn wrap(text: &str, first: usize, rest: usize) -> String {
             }
             line.push_str(word);
             empty = false;
-        }
-        if i > 0 && !out.ends_with('\n') {
-            out.push('\n');
         }
         out.push_str(&line);
     }
@@ -207,6 +207,9 @@ mod tests {
         assert!(wrapped.lines().all(|l| l.chars().count() <= WIDTH && l.starts_with("  ")), "{wrapped}");
         assert_eq!(wrapped.split_whitespace().count(), 60);
         assert_eq!(wrap("one\ntwo", 0, 2), "one\n  two");
+        let two = wrap(&format!("{0}\n{0}", text.trim()), 2, 4);
+        assert!(two.lines().all(|l| l.chars().count() <= WIDTH && l.starts_with("  ")), "{two}");
+        assert_eq!(two.lines().count(), 2 * wrapped.lines().count());
     }
 
     #[test]
