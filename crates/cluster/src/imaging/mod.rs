@@ -10,9 +10,11 @@ mod boot;
 mod decide;
 mod failure;
 mod flash;
+mod guard;
 mod host_keys;
 mod neighbours;
 mod power;
+mod proof;
 mod record;
 mod uart_log;
 
@@ -21,11 +23,12 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use turingpi_bmc::Slot;
 use turingpi_engine::Step;
 use turingpi_ssh::SshConnector;
 
 use crate::{
-    Hosts, NodeSpec,
+    Hosts, NodeSpec, SlotRef,
     fetch::{Fetcher, Sha256, Source},
     first_boot::{FirstBootSpec, FirstBootStep},
 };
@@ -34,13 +37,15 @@ pub use boards::{BoardFacts, Boards, Reach, SlotFacts};
 pub use decide::{Decision, FlashReason, decide};
 pub use failure::bmc_failure;
 pub use host_keys::{HostKeys, KnownHostsFile};
-pub use neighbours::{Neighbours, leftover_power};
-pub use record::{FirstBootState, SlotRecord, flash_step_id};
+pub use guard::{restore_power, set_power};
+pub use neighbours::{Neighbours, leftover_power, to_power_off};
+pub use record::{BmcWrote, FirstBootState, SlotRecord, flash_step_id, last_flash};
 pub(crate) use uart_log::UartLog;
 
 use boot::BootStep;
 pub(crate) use boot::sshd_answers;
 use flash::FlashStep;
+use proof::ProveBootStep;
 use power::{PowerOnStep, RestorePowerStep, SettleStep};
 
 /// An image as the document names it.
@@ -105,6 +110,84 @@ pub struct ImagingContext {
     pub limits: ImagingLimits,
 }
 
+/// What a flash alone needs: nobody logs in to what was written.
+#[derive(Clone)]
+pub struct FlashContext {
+    /// The boards.
+    pub boards: Boards,
+    /// The pool that forgets a connection to the old system; `None` where nobody logs in to nodes.
+    pub hosts: Option<Hosts>,
+    /// Gets the image.
+    pub fetcher: Fetcher,
+    /// Why the slot is flashed, for the plan.
+    pub reason: FlashReason,
+    /// What is known about the other slots.
+    pub neighbours: Neighbours,
+    /// Slots that run now and will be off during the flash, for the plan.
+    pub interrupted: Vec<Slot>,
+    /// Whether slots that were powered off for safety come on again after this flash; not while others follow that need
+    /// them off again.
+    pub restore_after: bool,
+    /// The size of the module's eMMC in bytes, where it is known: no firmware tells it.
+    pub emmc_bytes: Option<u64>,
+}
+
+impl From<&ImagingContext> for FlashContext {
+    fn from(cx: &ImagingContext) -> Self {
+        Self {
+            boards: cx.boards.clone(),
+            hosts: Some(cx.hosts.clone()),
+            fetcher: cx.fetcher.clone(),
+            reason: cx.reason,
+            neighbours: cx.neighbours.clone(),
+            interrupted: Vec::new(),
+            restore_after: true,
+            emmc_bytes: None,
+        }
+    }
+}
+
+/// Where a flash takes its image from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FlashSource {
+    /// We send it: its digest is checked before and after.
+    Upload(ImageSpec),
+}
+
+/// What happens after a flash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterFlash {
+    /// The slot stays off.
+    LeaveOff,
+    /// It is powered on, and nobody looks.
+    PowerOn,
+    /// It is powered on, and its serial console must show the new system within the limit.
+    ProveBoot(Duration),
+}
+
+/// The steps that flash a slot on its own: no login, no first boot. `node` names the slot's occupant in ids and state.
+pub fn flash_steps(
+    node: &str,
+    place: &SlotRef,
+    source: &FlashSource,
+    after: AfterFlash,
+    cx: &FlashContext,
+) -> Vec<Arc<dyn Step>> {
+    let flash: Arc<dyn Step> = match source {
+        FlashSource::Upload(image) => Arc::new(FlashStep::new(node, place, image, cx.clone())),
+    };
+    let log = Arc::new(UartLog::new(place.slot));
+    let on = || Arc::new(PowerOnStep::new(node, place, Arc::clone(&log), cx.boards.clone())) as Arc<dyn Step>;
+    match after {
+        AfterFlash::LeaveOff => vec![flash],
+        AfterFlash::PowerOn => vec![flash, on()],
+        AfterFlash::ProveBoot(limit) => {
+            let proof = ProveBootStep::new(node, place, Arc::clone(&log), cx.boards.clone(), limit);
+            vec![flash, on(), Arc::new(proof)]
+        }
+    }
+}
+
 /// The steps that flash `image` onto the node's slot and bring it up: flash, power-on, boot, first boot.
 ///
 /// Empty for a node without a slot. [`decide`] says whether they are called for; approval is the engine's business.
@@ -126,7 +209,7 @@ pub fn slot_steps(
         (Decision::Leave | Decision::Unknown { .. }, _) => return steps,
         (Decision::Flash(reason), Some(image)) => {
             let context = ImagingContext { reason: *reason, ..cx.clone() };
-            steps.push(Arc::new(FlashStep::new(node, &place, image, context)));
+            steps.push(Arc::new(FlashStep::new(&node.name, &place, image, FlashContext::from(&context))));
         }
         (Decision::Flash(_), None) => return steps,
         (Decision::Start { settle: true, .. }, _) => steps.push(Arc::new(SettleStep::new(node))),
@@ -136,7 +219,7 @@ pub fn slot_steps(
         Decision::Start { first_boot, .. } => *first_boot,
         _ => true,
     };
-    steps.push(Arc::new(PowerOnStep::new(node, &place, Arc::clone(&log), cx.clone())));
+    steps.push(Arc::new(PowerOnStep::new(&node.name, &place, Arc::clone(&log), cx.boards.clone())));
     steps.push(Arc::new(BootStep::new(node, &place, Arc::clone(&log), first_boot, cx.clone())));
     if first_boot {
         steps.push(Arc::new(FirstBootStep::new(node, &place, log, cx.clone())));

@@ -22,7 +22,10 @@ pub struct Neighbours {
 ///
 /// A slot that this very `run` wrote and verified is left on: its eMMC holds a system that was read back, so the module
 /// boots and does not wait in boot-ROM mode, and cutting its power now would cut its first boot.
-pub(super) fn to_power_off(
+///
+/// # Errors
+/// `Config` when a record has another shape.
+pub fn to_power_off(
     target: &SlotRef,
     power: &PerSlot<Power>,
     state: &State,
