@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Attempt, BmcError, HttpBmcClient,
+    Attempt, BmcError, Capabilities, Capability, HttpBmcClient,
     wire::{Call, answer},
 };
 
@@ -87,124 +87,6 @@ impl Generation {
     }
 }
 
-/// Something a firmware or board can do or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Capability {
-    /// Resetting a slot.
-    Reset,
-    /// Flashing by uploading an image.
-    ImageUpload,
-    /// Routing USB to the BMC.
-    UsbRoute,
-    /// Blocking callers after failed logins.
-    Ban,
-    /// Rebooting the BMC.
-    Reboot,
-    /// Telling addresses and storage.
-    Info,
-    /// Downloading a backup of the BMC.
-    Backup,
-    /// Restarting the daemon.
-    Reload,
-    /// Cancelling a transfer by a call.
-    Cancel,
-    /// The USB mode `flash`.
-    UsbFlash,
-    /// Unpacking `.xz` while writing.
-    Xz,
-    /// Checking the SHA-256 of what arrives.
-    Sha256,
-    /// Downloading an image itself.
-    Url,
-    /// Leaving out the read-back check.
-    SkipCrc,
-    /// Telling how the board's USB is wired.
-    UsbBus,
-    /// Reading the serial line without emptying its buffer.
-    UartKeeps,
-    /// Fans.
-    Cooling,
-    /// Names and modules of nodes.
-    NodeInfo,
-    /// A node as USB host: not on boards with a hub.
-    UsbHost,
-    /// The API endpoint that was called.
-    Endpoint,
-}
-
-impl Capability {
-    const ALL: [Self; 18] = [
-        Self::Reset,
-        Self::ImageUpload,
-        Self::UsbRoute,
-        Self::Ban,
-        Self::Reboot,
-        Self::Info,
-        Self::Backup,
-        Self::Reload,
-        Self::Cancel,
-        Self::UsbFlash,
-        Self::Xz,
-        Self::Sha256,
-        Self::Url,
-        Self::SkipCrc,
-        Self::UsbBus,
-        Self::UartKeeps,
-        Self::Cooling,
-        Self::NodeInfo,
-    ];
-
-    /// The first version that has it. Source: turing-machines/bmcd, tags v2.0.0 to v2.3.7 compared.
-    fn since(self) -> Version {
-        match self {
-            Self::UsbHost | Self::Endpoint => Version(0, 0, 0),
-            Self::Reset => Version(1, 1, 0),
-            Self::ImageUpload | Self::UsbRoute => Version(2, 0, 0),
-            Self::Ban | Self::Reboot => Version(2, 0, 1),
-            Self::Info | Self::Backup | Self::Reload => Version(2, 0, 2),
-            Self::Cancel => Version(2, 0, 3),
-            Self::UsbFlash => Version(2, 0, 4),
-            Self::Xz
-            | Self::Sha256
-            | Self::Url
-            | Self::SkipCrc
-            | Self::UsbBus
-            | Self::UartKeeps
-            | Self::Cooling
-            | Self::NodeInfo => Version(2, 1, 0),
-        }
-    }
-}
-
-impl fmt::Display for Capability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Reset => "reset of a slot",
-            Self::ImageUpload => "flashing by upload",
-            Self::UsbRoute => "USB route to the BMC",
-            Self::Ban => "blocking of callers",
-            Self::Reboot => "reboot call",
-            Self::Info => "address and storage report",
-            Self::Backup => "backup",
-            Self::Reload => "daemon restart",
-            Self::Cancel => "cancelling of transfers",
-            Self::UsbFlash => "USB mode `flash`",
-            Self::Xz => "unpacking of .xz images",
-            Self::Sha256 => "SHA-256 check",
-            Self::Url => "downloading of images",
-            Self::SkipCrc => "way to leave out the read-back check",
-            Self::UsbBus => "report of the USB wiring",
-            Self::UartKeeps => "serial reads that keep the buffer",
-            Self::Cooling => "fan control",
-            Self::NodeInfo => "names for nodes",
-            Self::UsbHost => "USB host role on this board",
-            Self::Endpoint => "such API endpoint",
-        })
-    }
-}
-
 /// What a BMC is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -257,13 +139,14 @@ impl About {
     pub fn has(&self, capability: Capability) -> bool {
         match capability {
             Capability::UsbHost => self.usb_hub() != Some(true),
+            Capability::UsbNode1 if self.usb_hub() == Some(false) => false,
             _ => self.version >= capability.since(),
         }
     }
 
-    /// Everything this firmware can do.
-    pub fn capabilities(&self) -> impl Iterator<Item = Capability> {
-        Capability::ALL.into_iter().filter(|c| self.has(*c))
+    /// Everything this firmware can do on this board.
+    pub fn capabilities(&self) -> Capabilities {
+        Capability::ALL.into_iter().filter(|c| *c != Capability::Endpoint && self.has(*c)).collect()
     }
 
     /// The firmware image's version where it can be told: the daemon does not report it.

@@ -1,14 +1,20 @@
 //! The client over HTTPS.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    About, BmcClient, BmcError, Fingerprint, FlashObserver, Flashed, ImageUpload, Info, PerSlot, Power, Slot,
-    Transfer, Trust, UartMark, UartText, UsbMode, UsbRoute, UsbState,
+    About, BackupSink, BmcClient, BmcError, Console, CoolingDevice, Fingerprint, FirmwareSource,
+    FlashObserver, Flashed, ImageUpload, Info, NodeInfo, NodeInfoChange, PerSlot, Power, RemoteImage,
+    SavedToken, SdCard, SerialState, Slot, StagedFirmware, Temperature, Transfer, Trust, UartEncoding,
+    UartMark, UartText, UsbMode, UsbRoute, UsbState,
     tls::{Gate, client_config},
     wire::{Place, Session, Settings},
 };
@@ -20,6 +26,10 @@ pub struct BmcTimeouts {
     pub connect: Duration,
     /// The answer to an ordinary call. Generous: the BMC answers nothing while any client uploads.
     pub call: Duration,
+    /// The answer to a call that waits for something itself: a module in mass-storage mode, the web server of an image.
+    pub slow_call: Duration,
+    /// Between two looks at a console in use; up to four times that while nothing happens.
+    pub console_poll: Duration,
     /// An upload without a byte of progress. A node that boots into its loader stalls it for up to 15 s.
     pub upload_stall: Duration,
     /// Between two looks at a transfer.
@@ -35,6 +45,8 @@ impl Default for BmcTimeouts {
         Self {
             connect: Duration::from_secs(10),
             call: Duration::from_secs(30),
+            slow_call: Duration::from_secs(60),
+            console_poll: Duration::from_millis(250),
             upload_stall: Duration::from_secs(90),
             poll: Duration::from_secs(1),
             poll_failures: 5,
@@ -64,6 +76,7 @@ pub struct HttpBmcClientBuilder {
     credentials: Option<(String, SecretString)>,
     trust: Option<Trust>,
     timeouts: BmcTimeouts,
+    saved: Option<SavedToken>,
 }
 
 impl HttpBmcClientBuilder {
@@ -77,6 +90,13 @@ impl HttpBmcClientBuilder {
         self.trust = Some(trust);
         self
     }
+    /// A token of an earlier run, instead of a login. It is used only if host, port and user are the same, if it is fresh,
+    /// and if the BMC shows the same certificate; otherwise it is ignored. When the BMC refuses it, there is one login if
+    /// there are [`HttpBmcClientBuilder::credentials`], and an error if there are none.
+    pub fn saved_token(mut self, saved: SavedToken) -> Self {
+        self.saved = Some(saved);
+        self
+    }
     /// Other waiting times.
     pub fn timeouts(mut self, timeouts: BmcTimeouts) -> Self {
         self.timeouts = timeouts;
@@ -88,6 +108,13 @@ impl HttpBmcClientBuilder {
     /// [`BmcError::Setup`] names the setting that cannot be used.
     pub fn build(self) -> Result<HttpBmcClient, BmcError> {
         let place = Place::new(&self.url)?;
+        let user = self.credentials.as_ref().map(|(user, _)| user.as_str());
+        let saved = self.saved.filter(|saved| {
+            (saved.host.as_str(), saved.port) == place.dial()
+                && user.is_none_or(|user| user == saved.user)
+                && saved.is_fresh(SystemTime::now())
+                && !matches!(self.trust, Some(Trust::Pin(pin)) if pin != saved.fingerprint)
+        });
         let tls = match (place.encrypted(), self.trust) {
             (false, _) => None,
             (true, Some(trust)) => {
@@ -100,7 +127,7 @@ impl HttpBmcClientBuilder {
                 });
             }
         };
-        let settings = Settings { place, tls, credentials: self.credentials, timeouts: self.timeouts };
+        let settings = Settings { place, tls, credentials: self.credentials, timeouts: self.timeouts, saved };
         Ok(HttpBmcClient { session: Arc::new(Session::new(settings)), flashing: Arc::default() })
     }
 }
@@ -109,12 +136,24 @@ impl HttpBmcClient {
     /// Begins with the BMC's URL: `https://10.10.88.70`, with a port and path where a proxy stands in front. Plain `http`
     /// is for firmware 1.x, which knows neither TLS nor a login.
     pub fn builder(url: Url) -> HttpBmcClientBuilder {
-        HttpBmcClientBuilder { url, credentials: None, trust: None, timeouts: BmcTimeouts::default() }
+        HttpBmcClientBuilder {
+            url,
+            credentials: None,
+            trust: None,
+            timeouts: BmcTimeouts::default(),
+            saved: None,
+        }
     }
 
     /// The fingerprint of the certificate the BMC showed last; `None` before the first connection.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.session.fingerprint()
+    }
+
+    /// The token in use, to be kept for a later run; `None` without one, and after a reboot, a restart of the daemon or a
+    /// firmware upgrade was asked for: look again at the end of a run, and forget what was kept before if there is none.
+    pub fn saved_token(&self) -> Option<SavedToken> {
+        self.session.saved_token()
     }
 
     pub(crate) fn session(&self) -> &Session {
@@ -142,13 +181,64 @@ impl BmcClient for HttpBmcClient {
         self.write_power(change).await
     }
     async fn reset(&self, slot: Slot) -> Result<(), BmcError> {
-        self.power_cycle(slot).await
+        self.reset_slot(slot).await
+    }
+    async fn power_cycle(&self, slot: Slot, off_for: Duration) -> Result<(), BmcError> {
+        self.cycle_power(slot, off_for).await
+    }
+    async fn node_info(&self) -> Result<PerSlot<NodeInfo>, BmcError> {
+        self.read_node_info().await
+    }
+    async fn set_node_info(&self, change: &PerSlot<Option<NodeInfoChange>>) -> Result<(), BmcError> {
+        self.write_node_info(change).await
     }
     async fn usb(&self) -> Result<UsbState, BmcError> {
         self.read_usb().await
     }
     async fn set_usb(&self, slot: Slot, mode: UsbMode, route: UsbRoute) -> Result<(), BmcError> {
         self.write_usb(slot, mode, route).await
+    }
+    async fn usb_node1_alternative(&self) -> Result<bool, BmcError> {
+        self.read_usb_node1().await
+    }
+    async fn set_usb_node1_alternative(&self, alternative: bool) -> Result<(), BmcError> {
+        self.write_usb_node1(alternative).await
+    }
+    async fn usb_boot(&self, slot: Slot) -> Result<(), BmcError> {
+        self.hold_boot_pin(slot).await
+    }
+    async fn clear_usb_boot(&self) -> Result<(), BmcError> {
+        self.release_boot_pins().await
+    }
+    async fn mass_storage(&self, slot: Slot) -> Result<(), BmcError> {
+        self.enter_mass_storage(slot).await
+    }
+    async fn normal_mode(&self, slot: Slot) -> Result<(), BmcError> {
+        self.leave_mass_storage(slot).await
+    }
+    async fn cooling(&self) -> Result<Vec<CoolingDevice>, BmcError> {
+        self.read_cooling().await
+    }
+    async fn set_cooling(&self, device: &str, speed: u32) -> Result<(), BmcError> {
+        self.write_cooling(device, speed).await
+    }
+    async fn temperatures(&self) -> Result<Vec<Temperature>, BmcError> {
+        self.read_temperatures().await
+    }
+    async fn sd_card(&self) -> Result<Option<SdCard>, BmcError> {
+        self.read_sd_card().await
+    }
+    async fn reset_network(&self) -> Result<(), BmcError> {
+        self.restart_network().await
+    }
+    async fn uart_read(&self, slot: Slot, encoding: UartEncoding) -> Result<String, BmcError> {
+        self.read_uart_buffer(slot, encoding).await
+    }
+    async fn serial_status(&self) -> Result<PerSlot<SerialState>, BmcError> {
+        self.read_serial_status().await
+    }
+    async fn console(&self, slot: Slot) -> Result<Console, BmcError> {
+        self.open_console(slot).await
     }
     async fn uart_mark(&self, slot: Slot) -> Result<UartMark, BmcError> {
         self.mark_uart(slot).await
@@ -169,5 +259,35 @@ impl BmcClient for HttpBmcClient {
         progress: &'a FlashObserver<'a>,
     ) -> Result<Flashed, BmcError> {
         self.flash_upload(slot, image, progress).await
+    }
+    async fn flash_remote<'a>(
+        &self,
+        slot: Slot,
+        image: RemoteImage,
+        progress: &'a FlashObserver<'a>,
+    ) -> Result<Flashed, BmcError> {
+        self.flash_by_itself(slot, &image, progress).await
+    }
+    async fn cancel_transfer(&self) -> Result<bool, BmcError> {
+        self.cancel_job().await
+    }
+    async fn upgrade_firmware<'a>(
+        &self,
+        source: FirmwareSource,
+        progress: &'a FlashObserver<'a>,
+    ) -> Result<StagedFirmware, BmcError> {
+        self.stage_firmware(source, progress).await
+    }
+    async fn reboot(&self) -> Result<(), BmcError> {
+        self.restart_bmc().await
+    }
+    async fn reload(&self) -> Result<(), BmcError> {
+        self.restart_daemon().await
+    }
+    async fn backup<'a>(&self, into: &'a mut BackupSink<'a>) -> Result<u64, BmcError> {
+        self.fetch_backup(into).await
+    }
+    async fn ping(&self) -> Result<(), BmcError> {
+        self.reach().await
     }
 }

@@ -111,7 +111,7 @@ pub enum BmcError {
         size: Option<u64>,
     },
     /// The firmware cannot do it.
-    #[error("cannot {attempt}: {firmware} has no {capability}")]
+    #[error("cannot {attempt}: {firmware} has no {capability}{}", first_with(*capability))]
     Unsupported {
         /// What was attempted.
         attempt: Attempt,
@@ -180,6 +180,14 @@ pub enum BmcError {
         /// The error of the file or stream.
         source: Option<std::io::Error>,
     },
+    /// What the BMC sent cannot be written down here.
+    #[error("cannot {attempt}: what was received cannot be written down")]
+    Local {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The error of the file or stream.
+        source: std::io::Error,
+    },
     /// The client cannot be built from these settings.
     #[error("cannot set up the BMC client: {problem}")]
     Setup {
@@ -216,6 +224,8 @@ pub enum BmcErrorKind {
     Protocol,
     /// [`BmcError::Image`].
     Image,
+    /// [`BmcError::Local`].
+    Local,
     /// [`BmcError::Setup`].
     Setup,
 }
@@ -236,6 +246,7 @@ impl BmcError {
             Self::Stalled { .. } => BmcErrorKind::Stalled,
             Self::Protocol { .. } => BmcErrorKind::Protocol,
             Self::Image { .. } => BmcErrorKind::Image,
+            Self::Local { .. } => BmcErrorKind::Local,
             Self::Setup { .. } => BmcErrorKind::Setup,
         }
     }
@@ -283,6 +294,10 @@ fn percent(bytes: u64, size: Option<u64>) -> String {
         Some(size) if size > 0 => format!(" ({} %)", (u128::from(bytes) * 100 / u128::from(size)).min(100)),
         _ => String::new(),
     }
+}
+
+fn first_with(capability: Capability) -> String {
+    capability.first_firmware().map(|firmware| format!("; {firmware} has")).unwrap_or_default()
 }
 
 fn quoted(text: &str) -> String {

@@ -1,6 +1,10 @@
 //! An image to be uploaded.
 
-use std::{fmt, io, path::Path, sync::Arc};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -34,6 +38,8 @@ pub struct ImageUpload {
     pub sha256: Option<String>,
     /// How it is packed.
     pub encoding: ImageEncoding,
+    /// Whether the BMC leaves out the check that reads back what it wrote. Firmware 2.1 and later.
+    pub skip_check: bool,
     /// Opens it.
     pub open: OpenImage,
 }
@@ -52,7 +58,34 @@ impl fmt::Debug for ImageUpload {
 impl ImageUpload {
     /// An image from anything that can be opened, also unpacked on the fly as long as its length is known.
     pub fn new(name: impl Into<String>, length: u64, encoding: ImageEncoding, open: OpenImage) -> Self {
-        Self { name: name.into(), length, sha256: None, encoding, open }
+        Self { name: name.into(), length, sha256: None, encoding, skip_check: false, open }
+    }
+
+    /// An image that is made while it is sent, such as one that is unpacked from `.zst`: any reader of a length known
+    /// beforehand. It can be sent once. The digest of what is sent is computed on the way.
+    ///
+    /// A reader that ends early, or goes on, breaks the upload off: the BMC takes it for aborted, and never for done.
+    pub fn stream(
+        name: impl Into<String>,
+        length: u64,
+        encoding: ImageEncoding,
+        reader: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Self {
+        let reader: Box<dyn AsyncRead + Send + Unpin> = Box::new(reader);
+        let reader = Mutex::new(Some(reader));
+        let open: OpenImage = Arc::new(move || {
+            let taken = reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let taken = taken.ok_or_else(|| io::Error::other("this stream was read before"));
+            Box::pin(std::future::ready(taken))
+        });
+        Self::new(name, length, encoding, open)
+    }
+
+    /// Without the check that reads back what was written: faster, and blind to a failing eMMC.
+    #[must_use]
+    pub fn without_check(mut self) -> Self {
+        self.skip_check = true;
+        self
     }
 
     /// With the digest of the bytes that are sent.
@@ -60,11 +93,7 @@ impl ImageUpload {
     /// # Errors
     /// [`BmcError::Image`] if it is not 64 hexadecimal digits.
     pub fn with_sha256(mut self, sha256: &str) -> Result<Self, BmcError> {
-        let digits = sha256.trim().to_ascii_lowercase();
-        if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(refuse(&self.name, "its SHA-256 is not 64 hexadecimal digits"));
-        }
-        self.sha256 = Some(digits);
+        self.sha256 = Some(digits(&self.name, sha256)?);
         Ok(self)
     }
 
@@ -81,6 +110,26 @@ impl ImageUpload {
             Ok(sha256) => Ok(Self { sha256: Some(sha256), ..image }),
             Err(error) => Err(unreadable(&image.name, error)),
         }
+    }
+
+    /// A firmware file (`.tpu`), for [`FirmwareSource`](crate::FirmwareSource): sent as it is, whatever its first bytes.
+    ///
+    /// # Errors
+    /// [`BmcError::Image`] if it cannot be read or is empty.
+    pub async fn firmware_file(path: impl AsRef<Path>) -> Result<Self, BmcError> {
+        let path = path.as_ref().to_owned();
+        let name = base_name(&path);
+        let looked = {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || Ok((std::fs::metadata(&path)?.len(), digest(&path)?)))
+        };
+        let looked = looked.await.map_err(io::Error::other).and_then(|inner: io::Result<_>| inner);
+        let (length, sha256) = looked.map_err(|error| unreadable(&name, error))?;
+        if length == 0 {
+            return Err(refuse(&name, "it is empty"));
+        }
+        let image = Self::new(name, length, ImageEncoding::Raw, open_file(path));
+        Ok(Self { sha256: Some(sha256), ..image })
     }
 
     /// A file whose SHA-256 is known already, and is not computed again. It is compared where the firmware can.
@@ -104,11 +153,11 @@ impl ImageUpload {
             let reader: Box<dyn AsyncRead + Send + Unpin> = Box::new(io::Cursor::new(bytes.clone()));
             Box::pin(std::future::ready(Ok(reader)))
         });
-        Ok(Self { name, length, sha256: Some(sha256), encoding, open })
+        Ok(Self { sha256: Some(sha256), ..Self::new(name, length, encoding, open) })
     }
 
     async fn look_at(path: &Path) -> Result<Self, BmcError> {
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let name = base_name(path);
         let owned = path.to_owned();
         let looked = tokio::task::spawn_blocking(move || {
             let mut start = Vec::new();
@@ -123,15 +172,7 @@ impl ImageUpload {
             .and_then(|inner| inner)
             .map_err(|error| unreadable(&name, error))?;
         let encoding = encoding(&name, &start)?;
-        let path = path.to_owned();
-        let open: OpenImage = Arc::new(move || {
-            let path = path.clone();
-            Box::pin(async move {
-                let reader: Box<dyn AsyncRead + Send + Unpin> = Box::new(tokio::fs::File::open(&path).await?);
-                Ok(reader)
-            })
-        });
-        Ok(Self::new(name, length, encoding, open))
+        Ok(Self::new(name, length, encoding, open_file(path.to_owned())))
     }
 
     /// The name for the wire. The BMC decides by it: `.xz` is unpacked, and what begins with `http` is downloaded.
@@ -161,6 +202,20 @@ impl ImageUpload {
         }
         name
     }
+}
+
+fn base_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn open_file(path: PathBuf) -> OpenImage {
+    Arc::new(move || {
+        let path = path.clone();
+        Box::pin(async move {
+            let reader: Box<dyn AsyncRead + Send + Unpin> = Box::new(tokio::fs::File::open(&path).await?);
+            Ok(reader)
+        })
+    })
 }
 
 /// Bytes that tell how a file is packed.
@@ -196,6 +251,15 @@ fn digest(path: &Path) -> io::Result<String> {
         }
         hasher.update(piece.get(..read).unwrap_or_default());
     }
+}
+
+/// A digest in small letters.
+pub(crate) fn digits(name: &str, sha256: &str) -> Result<String, BmcError> {
+    let digits = sha256.trim().to_ascii_lowercase();
+    if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(refuse(name, "its SHA-256 is not 64 hexadecimal digits"));
+    }
+    Ok(digits)
 }
 
 pub(crate) fn refuse(name: &str, problem: &'static str) -> BmcError {

@@ -73,32 +73,53 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod about;
+mod capability;
 mod client;
+mod console;
+mod cooling;
+mod discover;
 mod error;
 mod flash;
 mod image;
 mod info;
+mod lifecycle;
+mod node_info;
 mod port;
 mod power;
+mod sd_card;
 mod slot;
 mod tls;
+mod token;
 mod transfer;
 mod uart;
 mod usb;
 mod wire;
 
-pub use about::{About, Capability, Generation, Version};
+pub use about::{About, Generation, Version};
+pub use capability::{Capabilities, Capability, sends_xz_packed};
 pub use client::{BmcTimeouts, HttpBmcClient, HttpBmcClientBuilder};
+pub use console::{Console, ConsolePeer};
+pub use cooling::{CoolingDevice, Temperature};
+#[cfg(feature = "discovery")]
+pub use discover::find_by_name;
+pub use discover::{Candidate, DiscoveryLimits, InvalidCandidate, Sighting, discover, probe_board};
 pub use error::{Attempt, AuthReason, BmcError, BmcErrorKind};
-pub use flash::{FlashCause, FlashObserver, FlashPhase, FlashProgress, Flashed, NodeAfter};
+pub use flash::{
+    FirmwareSource, FlashCause, FlashObserver, FlashPhase, FlashProgress, Flashed, NodeAfter, RemoteImage,
+    StagedFirmware,
+};
 pub use image::{ImageEncoding, ImageUpload, OpenImage};
 pub use info::{Info, Interface, Storage};
+pub use lifecycle::BackupSink;
+pub use node_info::{NodeInfo, NodeInfoChange};
 pub use port::BmcClient;
 #[cfg(feature = "mock")]
 pub use port::MockBmcClient;
 pub use power::Power;
+pub use sd_card::SdCard;
 pub use slot::{InvalidSlot, PerSlot, Slot};
 pub use tls::{Fingerprint, FirstUse, InvalidFingerprint, Trust, probe_fingerprint};
+pub use token::{InvalidSavedToken, SavedToken};
 pub use transfer::Transfer;
-pub use uart::{UartMark, UartText};
+pub use uart::{SerialState, UartEncoding, UartMark, UartText};
 pub use usb::{UsbBus, UsbMode, UsbRoute, UsbState};

@@ -1,10 +1,13 @@
 //! The port other crates program against.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::{
-    About, BmcError, FlashObserver, Flashed, ImageUpload, Info, PerSlot, Power, Slot, Transfer, UartMark,
-    UartText, UsbMode, UsbRoute, UsbState,
+    About, BackupSink, BmcError, Console, CoolingDevice, FirmwareSource, FlashObserver, Flashed, ImageUpload,
+    Info, NodeInfo, NodeInfoChange, PerSlot, Power, RemoteImage, SdCard, SerialState, Slot, StagedFirmware,
+    Temperature, Transfer, UartEncoding, UartMark, UartText, UsbMode, UsbRoute, UsbState,
 };
 
 /// One board's BMC.
@@ -40,7 +43,27 @@ pub trait BmcClient: Send + Sync {
     /// As every call: [`BmcError`].
     async fn set_power(&self, change: &PerSlot<Option<Power>>) -> Result<(), BmcError>;
 
-    /// Power-cycles a slot: off, one second, on. What [`BmcClient::power`] reports stays as it was.
+    /// Switches a slot off, waits, and switches it on: unlike [`BmcClient::reset`] the state that [`BmcClient::power`] reports
+    /// is "on" afterwards, whatever it was before. If the future is dropped while it waits, the slot stays off.
+    ///
+    /// # Errors
+    /// As every call: [`BmcError`]. The slot may be off then.
+    async fn power_cycle(&self, slot: Slot, off_for: Duration) -> Result<(), BmcError>;
+
+    /// Returns what the BMC remembers of the nodes: names and modules that somebody typed in. Nothing is detected.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] on firmware 2.0.
+    async fn node_info(&self) -> Result<PerSlot<NodeInfo>, BmcError>;
+
+    /// Changes what the BMC remembers of the nodes; `None` leaves a node or a field as it is. Without any change there is
+    /// no request.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] before firmware 2.1.
+    async fn set_node_info(&self, change: &PerSlot<Option<NodeInfoChange>>) -> Result<(), BmcError>;
+
+    /// Resets a slot: off, one second, on. What [`BmcClient::power`] reports stays as it was.
     ///
     /// # Errors
     /// [`BmcError::Unsupported`] on firmware 1.0, which would answer "ok" and do nothing.
@@ -57,6 +80,93 @@ pub trait BmcClient: Send + Sync {
     /// # Errors
     /// [`BmcError::Unsupported`] for a mode or route this firmware or board does not have.
     async fn set_usb(&self, slot: Slot, mode: UsbMode, route: UsbRoute) -> Result<(), BmcError>;
+
+    /// Returns whether node 1's USB goes to the alternative port; boards with a hub.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] before firmware 2.1, and on v2.4 boards.
+    async fn usb_node1_alternative(&self) -> Result<bool, BmcError>;
+
+    /// Sends node 1's USB to the alternative port, or back; boards with a hub.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] before firmware 2.1, and on v2.4 boards.
+    async fn set_usb_node1_alternative(&self, alternative: bool) -> Result<(), BmcError>;
+
+    /// Holds a slot's boot pin: the module boots into its loader at its next power-on. Not remembered over a restart.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] on firmware 1.x, which would answer "ok" and do nothing.
+    async fn usb_boot(&self, slot: Slot) -> Result<(), BmcError>;
+
+    /// Releases the boot pins of **all** slots.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] on firmware 1.0.
+    async fn clear_usb_boot(&self) -> Result<(), BmcError>;
+
+    /// Power-cycles a slot into mass-storage mode, in which the BMC sees its eMMC as a disk: 4 to 15 seconds. The node
+    /// stays on in that mode until [`BmcClient::normal_mode`].
+    ///
+    /// # Errors
+    /// [`BmcError::Api`] if no module the BMC knows answers on USB.
+    async fn mass_storage(&self, slot: Slot) -> Result<(), BmcError>;
+
+    /// Ends mass-storage mode: releases **all** boot pins and resets the slot.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] on firmware 1.0.
+    async fn normal_mode(&self, slot: Slot) -> Result<(), BmcError>;
+
+    /// Returns the fans; empty on a board without.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] before firmware 2.1.
+    async fn cooling(&self) -> Result<Vec<CoolingDevice>, BmcError>;
+
+    /// Sets a fan's step, 0 to [`CoolingDevice::max_speed`]; the BMC remembers it.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] before firmware 2.1, [`BmcError::Api`] for an unknown device or too high a step.
+    async fn set_cooling(&self, device: &str, speed: u32) -> Result<(), BmcError>;
+
+    /// Returns the BMC's own temperatures. Nobody tells those of the modules.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] on official firmware.
+    async fn temperatures(&self) -> Result<Vec<Temperature>, BmcError>;
+
+    /// Returns the BMC's SD card, if there is one.
+    ///
+    /// # Errors
+    /// As every call: [`BmcError`].
+    async fn sd_card(&self) -> Result<Option<SdCard>, BmcError>;
+
+    /// Resets the board's Ethernet switch (2.0 and older) or its bridge (2.1 and later). The BMC answers first; then its
+    /// connections break, and its address may change.
+    ///
+    /// # Errors
+    /// As every call: [`BmcError`].
+    async fn reset_network(&self) -> Result<(), BmcError>;
+
+    /// Returns what the buffer of a slot's serial line holds. **Firmware before 2.1 empties it by this.**
+    ///
+    /// # Errors
+    /// As every call: [`BmcError`].
+    async fn uart_read(&self, slot: Slot, encoding: UartEncoding) -> Result<String, BmcError>;
+
+    /// Returns what the BMC's readers of the serial lines do; one that stopped comes back only with a restart of the daemon.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] before firmware 2.1.
+    async fn serial_status(&self) -> Result<PerSlot<SerialState>, BmcError>;
+
+    /// Opens a slot's serial console as a stream, from now on: by websocket where the firmware has a working one, by
+    /// polling elsewhere. Several may be open. It shares this client's login.
+    ///
+    /// # Errors
+    /// As every call: [`BmcError`].
+    async fn console(&self, slot: Slot) -> Result<Console, BmcError>;
 
     /// Returns where "now" is on a slot's serial line.
     ///
@@ -100,4 +210,63 @@ pub trait BmcClient: Send + Sync {
         image: ImageUpload,
         progress: &'a FlashObserver<'a>,
     ) -> Result<Flashed, BmcError>;
+
+    /// Writes an image to a slot's eMMC that the BMC reads itself: from its SD card, or from a web server. As
+    /// [`BmcClient::flash`], but the BMC answers other calls meanwhile, and dropping the future ends nothing: cancel with
+    /// [`BmcClient::cancel_transfer`].
+    ///
+    /// # Errors
+    /// As [`BmcClient::flash`]; [`BmcError::Unsupported`] for a URL before firmware 2.1.
+    async fn flash_remote<'a>(
+        &self,
+        slot: Slot,
+        image: RemoteImage,
+        progress: &'a FlashObserver<'a>,
+    ) -> Result<Flashed, BmcError>;
+
+    /// Cancels the BMC's one transfer, **also another client's**; returns false if none moved. Before the module was found
+    /// it acts only afterwards. The node ends off. This client's own upload is ended by dropping its future.
+    ///
+    /// # Errors
+    /// [`BmcError::Busy`] during this client's own upload, [`BmcError::Unsupported`] before bmcd 2.0.3.
+    async fn cancel_transfer(&self) -> Result<bool, BmcError>;
+
+    /// Stages new firmware for the BMC: it is written to the spare place, and **used from the next reboot on**. The token is
+    /// not handed to later runs any more.
+    ///
+    /// # Errors
+    /// As [`BmcClient::flash`]; [`BmcError::Unsupported`] on firmware 1.x, which only an SD card upgrades.
+    async fn upgrade_firmware<'a>(
+        &self,
+        source: FirmwareSource,
+        progress: &'a FlashObserver<'a>,
+    ) -> Result<StagedFirmware, BmcError>;
+
+    /// Reboots the BMC. **Disruptive**: nodes lose power on v2.4 boards and with firmware 2.0. The BMC answers first, is gone
+    /// for about a minute, and then knows no token any more: the client has forgotten its own before.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] before bmcd 2.0.1, where it would answer "ok" and do nothing.
+    async fn reboot(&self) -> Result<(), BmcError>;
+
+    /// Restarts the BMC's daemon. **Disruptive**: the stored power state is applied again, and nodes may restart. Tokens,
+    /// blocks and the state of the last transfer are gone.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] before bmcd 2.0.2.
+    async fn reload(&self) -> Result<(), BmcError>;
+
+    /// Downloads a backup of the BMC's settings, a `.tar.gz`, and returns its length in bytes. **It holds password hashes and
+    /// the TLS key.** No firmware has a call that restores one.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] before bmcd 2.0.2, [`BmcError::Local`] if it cannot be written.
+    async fn backup<'a>(&self, into: &'a mut BackupSink<'a>) -> Result<u64, BmcError>;
+
+    /// Returns if the BMC answers, by a request without a login, which never counts as a failed one: for waiting until a
+    /// reboot is over.
+    ///
+    /// # Errors
+    /// [`BmcError::Unreachable`] and the like while it does not.
+    async fn ping(&self) -> Result<(), BmcError>;
 }

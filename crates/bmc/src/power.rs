@@ -1,5 +1,7 @@
 //! Power and reset of slots.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -51,10 +53,19 @@ impl HttpBmcClient {
         self.session().command(&call).await
     }
 
-    pub(crate) async fn power_cycle(&self, slot: Slot) -> Result<(), BmcError> {
+    pub(crate) async fn reset_slot(&self, slot: Slot) -> Result<(), BmcError> {
         let call = Call::set(format!("reset slot {slot}"), "reset").with("node", &slot.wire().to_string());
         self.require(Capability::Reset, &call.action()).await?;
         self.session().command(&call).await
+    }
+
+    pub(crate) async fn cycle_power(&self, slot: Slot, off_for: Duration) -> Result<(), BmcError> {
+        let mut change = PerSlot::new([None; 4]);
+        change[slot] = Some(Power::Off);
+        self.write_power(&change).await?;
+        tokio::time::sleep(off_for).await;
+        change[slot] = Some(Power::On);
+        self.write_power(&change).await
     }
 }
 

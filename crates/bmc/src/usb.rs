@@ -8,6 +8,8 @@ use crate::{
     wire::{Call, answer},
 };
 
+mod boot;
+
 /// What the node is on the USB line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

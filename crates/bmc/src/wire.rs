@@ -4,7 +4,7 @@ pub(crate) mod answer;
 mod auth;
 mod call;
 mod connection;
-mod patient;
+pub(crate) mod patient;
 mod payload;
 mod place;
 mod session;

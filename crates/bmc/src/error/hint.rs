@@ -39,6 +39,15 @@ impl BmcError {
                 Capability::UsbHost => {
                     "boards from v2.5 on have a USB hub; nodes are always devices of the BMC there"
                 }
+                Capability::UsbNode1 => {
+                    "only boards from v2.5 on have a choice there, and only with firmware 2.1 or later"
+                }
+                Capability::SerialKeys => {
+                    "type whole lines: this firmware appends a line end to whatever is sent"
+                }
+                Capability::SerialSocket | Capability::Thermal => {
+                    "only the community's firmware has it; the other calls work without"
+                }
                 _ => "upgrade the BMC's firmware",
             },
             Self::Api { status: 301..=308, .. } => "the BMC redirects to HTTPS: use an https:// URL",
@@ -59,6 +68,7 @@ impl BmcError {
                 "check that the URL points at a Turing Pi BMC; if it does, report the answer as a bug"
             }
             Self::Image { .. } => "check the image file, and download it again if in doubt",
+            Self::Local { .. } => "check the file's folder and the free space, then try again",
             Self::Setup { .. } => "correct the setting",
         }
     }
@@ -86,6 +96,18 @@ fn flash_hint(cause: &FlashCause) -> &'static str {
         FlashCause::SendTimeout => "the upload began too late; wait 10 seconds and flash again",
         FlashCause::NoSpace => "the image is larger than the module's eMMC",
         FlashCause::DeviceIo => "the USB link to the module broke; reseat the module and flash again",
+        FlashCause::NoFile => {
+            "check the path on the BMC: an SD card is mounted at /mnt/sdcard, and nothing can be put there by this API"
+        }
+        FlashCause::Download => {
+            "the BMC itself must reach that server, trust its certificate, and be told a length; upload the file instead"
+        }
+        FlashCause::WrongModule => {
+            "power the other slots off, check that the module in this slot is seated, and flash again"
+        }
+        FlashCause::FirmwareRefused => {
+            "the BMC goes on with the firmware it has; check that the file is whole and for this board, reboot the BMC to free memory, and try again"
+        }
         FlashCause::DaemonRestarted => {
             "the BMC's daemon restarted, often for lack of memory; reboot the BMC and flash again"
         }

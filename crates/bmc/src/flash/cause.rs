@@ -37,6 +37,14 @@ pub enum FlashCause {
     NoSpace,
     /// Reading or writing the module failed.
     DeviceIo,
+    /// The file is not on the BMC.
+    NoFile,
+    /// The BMC could not download the image.
+    Download,
+    /// Another slot's module answered instead; the community's firmware refuses to write to it.
+    WrongModule,
+    /// The BMC's own updater refused the firmware, or failed to write it.
+    FirmwareRefused,
     /// The BMC's daemon forgot the job: it restarted.
     DaemonRestarted,
     /// The connection broke while sending.
@@ -64,6 +72,14 @@ impl FlashCause {
             Self::NoDisk
         } else if has("Several supported devices found") {
             Self::SeveralModules
+        } else if has("requested on") && has("instead") {
+            Self::WrongModule
+        } else if has("failed firmware upgrade") || has("failed os_update") {
+            Self::FirmwareRefused
+        } else if has("No such file or directory") {
+            Self::NoFile
+        } else if has("http file request error") || has("could not be parsed to a url") {
+            Self::Download
         } else if has("crc error") || has("integrity check of written image failed") {
             Self::ReadBack
         } else if has("lzma data error") || has("stream/file format not recognized") {
@@ -103,7 +119,9 @@ impl FlashCause {
             Self::DaemonRestarted | Self::ConnectionLost | Self::NotProven | Self::Other => {
                 NodeAfter::Unknown
             }
-            Self::ModuleNotFound | Self::NoDisk | Self::SeveralModules => NodeAfter::OnInFlashMode,
+            Self::ModuleNotFound | Self::NoDisk | Self::SeveralModules | Self::WrongModule => {
+                NodeAfter::OnInFlashMode
+            }
             // The worker's own repair came with the unpacking of xz.
             _ if about.has(Capability::Xz) => NodeAfter::Off,
             _ => NodeAfter::OnInFlashMode,
@@ -126,6 +144,10 @@ impl fmt::Display for FlashCause {
             Self::SendTimeout => "the BMC waited for the upload in vain",
             Self::NoSpace => "the image is larger than the eMMC",
             Self::DeviceIo => "reading or writing the module failed",
+            Self::NoFile => "the BMC has no such file",
+            Self::Download => "the BMC could not download the image",
+            Self::WrongModule => "another slot's module answered",
+            Self::FirmwareRefused => "the BMC's updater refused the file",
             Self::DaemonRestarted => "the BMC's daemon restarted",
             Self::ConnectionLost => "the connection broke",
             Self::NotProven => "the BMC reports success without a sign of it",

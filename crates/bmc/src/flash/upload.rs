@@ -8,16 +8,16 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{FlashCause, FlashPhase, FlashProgress, Job};
+use super::{FlashCause, FlashPhase, FlashProgress, Goal, Job};
 use crate::{
-    BmcError, Capability, HttpBmcClient, Transfer, transfer,
+    BmcError, Capability, HttpBmcClient, ImageUpload, Transfer, transfer,
     wire::{Broken, Call, Connection, ImageBody, Line, Method, Payload, Reply, Sent, answer},
 };
 
 /// Between two reports of progress while sending.
 const REPORT: Duration = Duration::from_millis(200);
 
-/// An upload the BMC took with HTTP 200.
+/// An upload the BMC took with HTTP 200, or a job it does by itself.
 pub(super) struct Uploaded {
     /// The job's number.
     pub(super) id: u64,
@@ -31,29 +31,33 @@ impl HttpBmcClient {
     pub(super) async fn upload(
         &self,
         job: &Job<'_>,
+        image: &ImageUpload,
         reader: Box<dyn AsyncRead + Send + Unpin>,
     ) -> Result<Uploaded, BmcError> {
         let session = self.session();
         let mut line = session.line().await;
-        // The upload cannot be sent twice: its token must not be one that a restart has made worthless.
-        session.renew_login(&mut line);
-        let status = session.call_on(&mut line, &Call::get("look for another transfer", "flash")).await?;
-        if let Transfer::Moving { process, bytes, size, .. } = transfer::parse(&status, &job.attempt)? {
-            return Err(BmcError::Busy { attempt: job.attempt.clone(), process, bytes, size });
+        self.refuse_if_busy(job, &mut line).await?;
+        let checked_by_bmc = image.sha256.is_some() && job.about.has(Capability::Sha256);
+        let mut call =
+            job.goal.start().with("file", &image.wire_name()).with("length", &image.length.to_string());
+        if let Some(sha256) = image.sha256.as_ref().filter(|_| checked_by_bmc) {
+            call = call.with("sha256", sha256);
         }
-        let checked_by_bmc = job.image.sha256.is_some() && job.about.has(Capability::Sha256);
-        let id = self.start(job, &mut line, checked_by_bmc).await?;
-        tracing::debug!(bmc = %session.name(), slot = %job.slot, id, "flash started");
+        if image.skip_check && job.goal != Goal::Firmware {
+            call = call.flag("skip_crc");
+        }
+        let id = self.start(job, &mut line, &call, session.timeouts().call).await?;
+        tracing::debug!(bmc = %session.name(), attempt = %job.attempt, id, "started");
 
         let sent = Arc::new(Sent::default());
         // A digest the BMC checks need not be computed a second time here.
-        let boundary = format!("turingpi-{id:016x}-{:016x}", job.image.length);
+        let boundary = format!("turingpi-{id:016x}-{:016x}", image.length);
         let body = ImageBody::new(
             reader,
-            job.image.length,
+            image.length,
             &boundary,
             !checked_by_bmc,
-            job.image.sha256.clone(),
+            image.sha256.clone(),
             sent.clone(),
         );
         let total = body.total();
@@ -66,28 +70,42 @@ impl HttpBmcClient {
         }
         // Taken out of the line: if this future is dropped the connection goes with it, which cancels the job.
         let outcome = match session.connection(&mut line).await {
-            Ok(connection) => self.send(job, connection, request, &sent).await,
+            Ok(connection) => self.send(job, image.length, connection, request, &sent).await,
             Err(broken) => Outcome::Broken(broken),
         };
         match outcome {
             Outcome::Answered(connection, reply) if reply.status == 200 && sent.complete() => {
                 session.keep(&mut line, connection);
             }
-            failed => return Err(self.explain(job, &mut line, id, failed, &sent).await),
+            failed => return Err(self.explain(job, image, &mut line, (id, failed), &sent).await),
         }
-        let sha256 = sent.sha256().or_else(|| job.image.sha256.clone()).unwrap_or_default();
+        let sha256 = sent.sha256().or_else(|| image.sha256.clone()).unwrap_or_default();
         Ok(Uploaded { id, sha256, checked_by_bmc })
     }
 
-    async fn start(&self, job: &Job<'_>, line: &mut Line, with_sha256: bool) -> Result<u64, BmcError> {
-        let mut call = Call::set(job.attempt.action().to_owned(), "flash")
-            .with("node", &job.slot.wire().to_string())
-            .with("file", &job.image.wire_name())
-            .with("length", &job.image.length.to_string());
-        if let Some(sha256) = job.image.sha256.as_ref().filter(|_| with_sha256) {
-            call = call.with("sha256", sha256);
+    /// A new start would silently kill what moves.
+    pub(super) async fn refuse_if_busy(&self, job: &Job<'_>, line: &mut Line) -> Result<(), BmcError> {
+        let session = self.session();
+        // The start cannot be repeated: its token must not be one that a restart has made worthless.
+        session.renew_login(line);
+        let status = session.call_on(line, &Call::get("look for another transfer", "flash")).await?;
+        match transfer::parse(&status, &job.attempt)? {
+            Transfer::Moving { process, bytes, size, .. } => {
+                Err(BmcError::Busy { attempt: job.attempt.clone(), process, bytes, size })
+            }
+            _ => Ok(()),
         }
-        let reply = self.session().call_on(line, &call).await?;
+    }
+
+    /// Starts the job, and returns its number.
+    pub(super) async fn start(
+        &self,
+        job: &Job<'_>,
+        line: &mut Line,
+        call: &Call,
+        limit: Duration,
+    ) -> Result<u64, BmcError> {
+        let reply = self.session().call_on_within(line, call, limit).await?;
         match answer::document(&reply, &job.attempt) {
             Ok(document) => answer::number(&document["handle"])
                 .ok_or_else(|| answer::senseless(&job.attempt, "it names no handle", &document)),
@@ -101,12 +119,12 @@ impl HttpBmcClient {
     async fn send(
         &self,
         job: &Job<'_>,
+        total: u64,
         mut connection: Connection,
         request: hyper::Request<Payload>,
         sent: &Sent,
     ) -> Outcome {
         let limit = self.session().timeouts().upload_stall;
-        let total = job.image.length;
         let report = |bytes| (job.progress)(FlashProgress::Uploading { sent: bytes, total });
         report(0);
         let mut last = (0, Instant::now());
@@ -143,14 +161,14 @@ impl HttpBmcClient {
     async fn explain(
         &self,
         job: &Job<'_>,
+        image: &ImageUpload,
         line: &mut Line,
-        id: u64,
-        failed: Outcome,
+        (id, failed): (u64, Outcome),
         sent: &Sent,
     ) -> BmcError {
         let session = self.session();
         if let Some((problem, source)) = sent.problem() {
-            let image = job.image.name.clone();
+            let image = image.name.clone();
             return BmcError::Image { image, problem: problem.into(), source };
         }
         let (text, broken) = match failed {

@@ -166,6 +166,12 @@ pub(crate) fn ok(reply: &Reply, attempt: &Attempt) -> Result<(), BmcError> {
     }
 }
 
+/// Requires success of a call that is answered with nothing at all, or with `ok`.
+pub(crate) fn accepted(reply: &Reply, attempt: &Attempt) -> Result<(), BmcError> {
+    check_status(reply, attempt)?;
+    if reply.body.iter().all(u8::is_ascii_whitespace) { Ok(()) } else { ok(reply, attempt) }
+}
+
 /// The only element of an array, or the value itself.
 pub(crate) fn single(value: &Value) -> &Value {
     match value {

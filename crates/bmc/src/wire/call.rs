@@ -50,6 +50,28 @@ impl Call {
         encode(&mut self.target, value);
         self
     }
+    /// With the first key of the query, for a path.
+    #[must_use]
+    pub(crate) fn first(mut self, key: &str, value: &str) -> Self {
+        self.target.push('?');
+        encode(&mut self.target, key);
+        self.target.push('=');
+        encode(&mut self.target, value);
+        self
+    }
+    /// With a key that counts by its presence.
+    #[must_use]
+    pub(crate) fn flag(mut self, key: &str) -> Self {
+        self.target.push('&');
+        encode(&mut self.target, key);
+        self
+    }
+    /// As a POST with a JSON body.
+    #[must_use]
+    pub(crate) fn posting(mut self, value: &serde_json::Value) -> Self {
+        self.method = Method::Post;
+        self.json(value)
+    }
     /// With a JSON body.
     #[must_use]
     pub(crate) fn json(mut self, value: &serde_json::Value) -> Self {

@@ -18,6 +18,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
     net::{TcpStream, lookup_host},
     time::timeout,
 };
@@ -37,10 +38,16 @@ const TLS_BUFFER: usize = 512 * 1024;
 #[derive(Debug)]
 pub(crate) enum Broken {
     Connect(io::Error),
-    Tls { expected: Option<Fingerprint>, found: Option<Fingerprint>, source: Option<Box<rustls::Error>> },
+    Tls {
+        expected: Option<Fingerprint>,
+        found: Option<Fingerprint>,
+        source: Option<Box<rustls::Error>>,
+    },
     Closed(hyper::Error),
     Late(Duration),
     TooLong,
+    /// What was downloaded cannot be kept.
+    Kept(io::Error),
 }
 
 impl Broken {
@@ -50,6 +57,7 @@ impl Broken {
             Self::Closed(source) => BmcError::Unreachable { attempt, source: source.into() },
             Self::Tls { expected, found, source } => BmcError::Tls { attempt, expected, found, source },
             Self::Late(limit) => BmcError::Stalled { attempt, limit },
+            Self::Kept(source) => BmcError::Local { attempt, source },
             Self::TooLong => {
                 BmcError::Protocol { attempt, problem: "it is larger than 4 MiB".into(), raw: String::new() }
             }
@@ -162,10 +170,41 @@ impl Connection {
 
     /// The same without a limit: for an upload, whose caller watches its progress.
     pub(crate) async fn exchange_unlimited(&mut self, request: Request<Payload>) -> Result<Reply, Broken> {
+        Ok(self.drive(request, None, None).await?.0)
+    }
+
+    /// A request whose successful answer goes into `into`, however long it is. `first` is the limit for its head, `stall`
+    /// that for each piece. Returns how much went there.
+    pub(crate) async fn exchange_into(
+        &mut self,
+        request: Request<Payload>,
+        into: &mut Sink<'_>,
+        first: Duration,
+        stall: Duration,
+    ) -> Result<(Reply, u64), Broken> {
+        self.drive(request, Some(first), Some((into, stall))).await
+    }
+
+    async fn drive(
+        &mut self,
+        request: Request<Payload>,
+        first: Option<Duration>,
+        into: Option<(&mut Sink<'_>, Duration)>,
+    ) -> Result<(Reply, u64), Broken> {
         let Self { sender, driver, ended, rested_since } = self;
         let mut work = pin!(async {
-            let response = sender.send_request(request).await.map_err(Broken::Closed)?;
-            complete(response).await
+            let head = sender.send_request(request);
+            let response = match first {
+                Some(limit) => timeout(limit, head).await.map_err(|_| Broken::Late(limit))?,
+                None => head.await,
+            };
+            let response = response.map_err(Broken::Closed)?;
+            match into {
+                Some((into, stall)) if response.status().is_success() && !is_html(&response) => {
+                    store(response, into, stall).await
+                }
+                _ => Ok((complete(response).await?, 0)),
+            }
         });
         let reply = poll_fn(|cx| {
             // First the request goes into the driver's queue, then the driver moves bytes, then its answer is fetched.
@@ -193,12 +232,45 @@ impl PollOnce for http1::Connection<TokioIo<Patient>, Payload> {
     }
 }
 
+fn is_html(response: &Response<Incoming>) -> bool {
+    let kind = response.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("html"))
+}
+
+fn empty_reply(response: &Response<Incoming>) -> Reply {
+    let wait = response.headers().get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    Reply {
+        status: response.status().as_u16(),
+        html: is_html(response),
+        retry_after: wait.and_then(|seconds| seconds.trim().parse().ok()),
+        body: Bytes::new(),
+    }
+}
+
+/// Where a download goes.
+pub(crate) type Sink<'a> = dyn AsyncWrite + Send + Unpin + 'a;
+
+async fn store(
+    response: Response<Incoming>,
+    into: &mut Sink<'_>,
+    stall: Duration,
+) -> Result<(Reply, u64), Broken> {
+    let reply = empty_reply(&response);
+    let mut body = response.into_body();
+    let mut length = 0;
+    loop {
+        let frame = timeout(stall, poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await;
+        let Some(frame) = frame.map_err(|_| Broken::Late(stall))? else { return Ok((reply, length)) };
+        if let Ok(data) = frame.map_err(Broken::Closed)?.into_data() {
+            into.write_all(&data).await.map_err(Broken::Kept)?;
+            length += data.len() as u64;
+        }
+    }
+}
+
 async fn complete(response: Response<Incoming>) -> Result<Reply, Broken> {
-    let (parts, mut body) = response.into_parts();
-    let header = |name: http::HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let html =
-        header(http::header::CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().contains("html"));
-    let retry_after = header(http::header::RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
+    let reply = empty_reply(&response);
+    let mut body = response.into_body();
     let mut whole = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         if let Ok(data) = frame.map_err(Broken::Closed)?.into_data() {
@@ -208,14 +280,14 @@ async fn complete(response: Response<Incoming>) -> Result<Reply, Broken> {
             whole.extend_from_slice(&data);
         }
     }
-    Ok(Reply { status: parts.status.as_u16(), html, retry_after, body: Bytes::from(whole) })
+    Ok(Reply { body: Bytes::from(whole), ..reply })
 }
 
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Waker};
 
-    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio::io::{AsyncRead, ReadBuf};
 
     use super::*;
 

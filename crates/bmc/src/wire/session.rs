@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use http::{HeaderValue, Request, header};
@@ -11,8 +12,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio::sync::MutexGuard;
 
-use super::{Broken, Call, Connection, Method, Payload, Place, Reply, answer, auth};
-use crate::{About, Attempt, AuthReason, BmcError, Fingerprint, client::BmcTimeouts, tls::Gate};
+use super::{Broken, Call, Connection, Method, Payload, Place, Reply, answer, auth, patient::Stream};
+use crate::{About, Attempt, AuthReason, BmcError, Fingerprint, SavedToken, client::BmcTimeouts, tls::Gate};
+
+mod handover;
 
 /// What a session is made of.
 pub(crate) struct Settings {
@@ -20,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<(Arc<ClientConfig>, Arc<Gate>)>,
     pub(crate) credentials: Option<(String, SecretString)>,
     pub(crate) timeouts: BmcTimeouts,
+    /// Of an earlier run; host, port and user are compared already.
+    pub(crate) saved: Option<SavedToken>,
 }
 
 /// The daemon serves one authenticated request at a time and lets all others hang, so this client sends one at a time, and
@@ -32,6 +37,8 @@ pub(crate) struct Session {
     /// A refused login is final: five of them ban this address.
     refused: Mutex<Option<AuthReason>>,
     firmware: Mutex<Option<Arc<About>>>,
+    /// The token as others may take it along.
+    held: Mutex<Option<handover::Held>>,
 }
 
 /// What belongs to the one call at a time.
@@ -47,6 +54,8 @@ enum Login {
     Needed,
     /// The `Authorization` header, marked sensitive.
     Token(HeaderValue),
+    /// A token of an earlier run, until the BMC has shown its certificate.
+    Saved(SavedToken),
     /// There is no login here: firmware 1.x, or the daemon's loopback.
     Absent,
 }
@@ -68,13 +77,19 @@ impl Line {
 
 impl Session {
     pub(crate) fn new(settings: Settings) -> Self {
-        let login = if settings.place.encrypted() { Login::Needed } else { Login::Absent };
+        let mut settings = settings;
+        let login = match settings.saved.take() {
+            _ if !settings.place.encrypted() => Login::Absent,
+            Some(saved) => Login::Saved(saved),
+            None => Login::Needed,
+        };
         Self {
             name: settings.place.name(),
             settings,
             line: tokio::sync::Mutex::new(Line { connection: None, login }),
             refused: Mutex::new(None),
             firmware: Mutex::new(None),
+            held: Mutex::new(None),
         }
     }
 
@@ -102,7 +117,7 @@ impl Session {
     pub(crate) fn learn_firmware(&self, about: &Arc<About>) {
         *self.firmware.lock().unwrap_or_else(PoisonError::into_inner) = Some(about.clone());
     }
-    fn forget_firmware(&self) {
+    pub(crate) fn forget_firmware(&self) {
         *self.firmware.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -123,6 +138,12 @@ impl Session {
         self.call_on(&mut line, call).await
     }
 
+    /// A call that takes longer than others.
+    pub(crate) async fn call_within(&self, call: &Call, limit: Duration) -> Result<Reply, BmcError> {
+        let mut line = self.line().await;
+        self.call_on_within(&mut line, call, limit).await
+    }
+
     /// A call that answers `ok`.
     pub(crate) async fn command(&self, call: &Call) -> Result<(), BmcError> {
         let reply = self.call(call).await?;
@@ -131,10 +152,20 @@ impl Session {
 
     /// A call on a line already held. A refused token is replaced once.
     pub(crate) async fn call_on(&self, line: &mut Line, call: &Call) -> Result<Reply, BmcError> {
+        self.call_on_within(line, call, self.settings.timeouts.call).await
+    }
+
+    pub(crate) async fn call_on_within(
+        &self,
+        line: &mut Line,
+        call: &Call,
+        limit: Duration,
+    ) -> Result<Reply, BmcError> {
         let attempt = self.attempt(call.action());
         self.ensure_login(line, &attempt).await?;
-        let reply = self.exchange(line, call).await.map_err(|broken| self.broken(broken, &attempt))?;
+        let reply = self.exchange(line, call, limit).await.map_err(|broken| self.broken(broken, &attempt))?;
         if reply.status != 401 {
+            self.token_worked();
             return self.admitted(reply, &attempt);
         }
         if !self.encrypted() {
@@ -145,11 +176,13 @@ impl Session {
         }
         // The token is unknown: the daemon restarted, perhaps with another firmware.
         self.forget_firmware();
-        line.login = Login::Needed;
+        self.drop_token(line);
         self.ensure_login(line, &attempt).await?;
-        let reply = self.exchange(line, call).await.map_err(|broken| self.broken(broken, &attempt))?;
+        let reply = self.exchange(line, call, limit).await.map_err(|broken| self.broken(broken, &attempt))?;
         if reply.status == 401 {
-            line.login = Login::Needed;
+            self.drop_token(line);
+        } else {
+            self.token_worked();
         }
         self.admitted(reply, &attempt)
     }
@@ -167,14 +200,20 @@ impl Session {
         broken.into_error(attempt.clone())
     }
 
-    /// Forgets the token, so that the next call gets a fresh one.
+    /// Forgets the token, so that the next call gets a fresh one. Without a password there is none to be had.
     pub(crate) fn renew_login(&self, line: &mut Line) {
-        if let Login::Token(_) = line.login {
-            line.login = Login::Needed;
+        if self.settings.credentials.is_some() {
+            self.drop_token(line);
         }
     }
 
     pub(crate) async fn ensure_login(&self, line: &mut Line, attempt: &Attempt) -> Result<(), BmcError> {
+        if let Login::Saved(_) = line.login {
+            // First the certificate: the token is bound to it.
+            let connection = self.connection(line).await.map_err(|broken| self.broken(broken, attempt))?;
+            self.keep(line, connection);
+            self.adopt(line);
+        }
         if !matches!(line.login, Login::Needed) {
             return Ok(());
         }
@@ -185,9 +224,14 @@ impl Session {
         if refused.is_none() {
             let body = json!({ "username": user, "password": password.expose_secret() });
             let call = Call::path("log in", Method::Post, "/authenticate").json(&body);
-            let reply = self.exchange(line, &call).await.map_err(|broken| self.broken(broken, attempt))?;
+            let limit = self.settings.timeouts.call;
+            let reply =
+                self.exchange(line, &call, limit).await.map_err(|broken| self.broken(broken, attempt))?;
             match self.logged_in(&reply, attempt)? {
-                Ok(login) => line.login = login,
+                Ok(login) => {
+                    self.hold(&login, user);
+                    line.login = login;
+                }
                 Err(reason) => {
                     tracing::warn!(bmc = %self.name, "login refused");
                     *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
@@ -245,11 +289,11 @@ impl Session {
     }
 
     /// Sends one request. A connection whose exchange did not end well is never used again.
-    async fn exchange(&self, line: &mut Line, call: &Call) -> Result<Reply, Broken> {
+    async fn exchange(&self, line: &mut Line, call: &Call, limit: Duration) -> Result<Reply, Broken> {
         let mut connection = self.connection(line).await?;
         let payload = call.body().map_or(Payload::Empty, |body| Payload::Whole(body.clone()));
         let request = self.request(line, call, payload);
-        let reply = connection.exchange(request, self.settings.timeouts.call).await?;
+        let reply = connection.exchange(request, limit).await?;
         let reply = line.without_token(reply);
         tracing::debug!(bmc = %self.name, action = %call.action(), status = reply.status, "answered");
         line.connection = Some(connection);
@@ -265,6 +309,12 @@ impl Session {
         }
         let tls = self.settings.tls.as_ref().map(|(config, gate)| (config.clone(), gate));
         Connection::open(&self.settings.place, tls, self.settings.timeouts.connect).await
+    }
+
+    /// A connection of its own, trusted, with nothing sent over it yet: for a websocket.
+    pub(crate) async fn stream(&self) -> Result<Box<dyn Stream>, Broken> {
+        let tls = self.settings.tls.as_ref().map(|(config, gate)| (config.clone(), gate));
+        super::handshake(&self.settings.place, tls, self.settings.timeouts.connect).await
     }
 
     pub(crate) fn keep(&self, line: &mut Line, connection: Connection) {

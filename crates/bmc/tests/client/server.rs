@@ -227,6 +227,8 @@ pub fn timeouts() -> BmcTimeouts {
     BmcTimeouts {
         connect: Duration::from_secs(20),
         call: Duration::from_secs(20),
+        slow_call: Duration::from_secs(20),
+        console_poll: Duration::from_millis(2),
         upload_stall: Duration::from_secs(20),
         poll: Duration::from_millis(2),
         poll_failures: 3,

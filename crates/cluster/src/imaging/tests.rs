@@ -2,14 +2,17 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use turingpi_bmc::{
-    About, Attempt, BmcClient, BmcError, FlashProgress, Flashed, Generation, ImageUpload, Info, PerSlot,
-    Power, Slot, Transfer, UartMark, UartText, UsbMode, UsbRoute, UsbState,
+    About, Attempt, BackupSink, BmcClient, BmcError, Console, CoolingDevice, FirmwareSource, FlashProgress,
+    Flashed, Generation, ImageUpload, Info, NodeInfo, NodeInfoChange, PerSlot, Power, RemoteImage, SdCard,
+    SerialState, Slot, StagedFirmware, Temperature, Transfer, UartEncoding, UartMark, UartText, UsbMode,
+    UsbRoute, UsbState,
 };
 use turingpi_engine::{
     Cancellation, Event, EventKind, Failure, FailureClass, InDoubt, MemoryStateStore, Risk, State, Step,
@@ -105,6 +108,87 @@ impl BmcClient for FakeBoard {
     }
     async fn transfer(&self) -> Result<Transfer, BmcError> {
         Ok(self.world(|w| w.transfer.clone()))
+    }
+    async fn power_cycle(&self, _: Slot, _: Duration) -> Result<(), BmcError> {
+        unreachable!("nobody cycles")
+    }
+    async fn node_info(&self) -> Result<PerSlot<NodeInfo>, BmcError> {
+        unreachable!("nobody asks")
+    }
+    async fn set_node_info(&self, _: &PerSlot<Option<NodeInfoChange>>) -> Result<(), BmcError> {
+        unreachable!("nobody names")
+    }
+    async fn usb_node1_alternative(&self) -> Result<bool, BmcError> {
+        unreachable!("nobody asks")
+    }
+    async fn set_usb_node1_alternative(&self, _: bool) -> Result<(), BmcError> {
+        unreachable!("nobody routes")
+    }
+    async fn usb_boot(&self, _: Slot) -> Result<(), BmcError> {
+        unreachable!("nobody holds a pin")
+    }
+    async fn clear_usb_boot(&self) -> Result<(), BmcError> {
+        unreachable!("nobody releases a pin")
+    }
+    async fn mass_storage(&self, _: Slot) -> Result<(), BmcError> {
+        unreachable!("nobody wants a disk")
+    }
+    async fn normal_mode(&self, _: Slot) -> Result<(), BmcError> {
+        unreachable!("nobody had a disk")
+    }
+    async fn cooling(&self) -> Result<Vec<CoolingDevice>, BmcError> {
+        unreachable!("nobody asks")
+    }
+    async fn set_cooling(&self, _: &str, _: u32) -> Result<(), BmcError> {
+        unreachable!("nobody cools")
+    }
+    async fn temperatures(&self) -> Result<Vec<Temperature>, BmcError> {
+        unreachable!("nobody asks")
+    }
+    async fn sd_card(&self) -> Result<Option<SdCard>, BmcError> {
+        unreachable!("nobody asks")
+    }
+    async fn reset_network(&self) -> Result<(), BmcError> {
+        unreachable!("nobody resets")
+    }
+    async fn uart_read(&self, _: Slot, _: UartEncoding) -> Result<String, BmcError> {
+        unreachable!("nobody reads the buffer")
+    }
+    async fn serial_status(&self) -> Result<PerSlot<SerialState>, BmcError> {
+        unreachable!("nobody asks")
+    }
+    async fn console(&self, _: Slot) -> Result<Console, BmcError> {
+        unreachable!("nobody opens a console")
+    }
+    async fn flash_remote<'a>(
+        &self,
+        _: Slot,
+        _: RemoteImage,
+        _: &'a FlashObserver<'a>,
+    ) -> Result<Flashed, BmcError> {
+        unreachable!("nobody flashes from afar")
+    }
+    async fn cancel_transfer(&self) -> Result<bool, BmcError> {
+        unreachable!("nobody cancels")
+    }
+    async fn upgrade_firmware<'a>(
+        &self,
+        _: FirmwareSource,
+        _: &'a FlashObserver<'a>,
+    ) -> Result<StagedFirmware, BmcError> {
+        unreachable!("nobody upgrades")
+    }
+    async fn reboot(&self) -> Result<(), BmcError> {
+        unreachable!("nobody reboots")
+    }
+    async fn reload(&self) -> Result<(), BmcError> {
+        unreachable!("nobody reloads")
+    }
+    async fn backup<'a>(&self, _: &'a mut BackupSink<'a>) -> Result<u64, BmcError> {
+        unreachable!("nobody saves")
+    }
+    async fn ping(&self) -> Result<(), BmcError> {
+        unreachable!("nobody waits")
     }
     async fn flash<'a>(
         &self,
