@@ -12,6 +12,7 @@
 //!   and the risk of planned steps.
 
 mod address;
+mod console;
 mod desk;
 mod discover;
 mod effects;
@@ -19,10 +20,16 @@ mod firmware;
 mod flash;
 mod lifecycle;
 mod tokens;
+mod watch;
 
 pub use address::of_document;
+pub use console::{BoardConsole, ConsoleEvent, PlainText, Typist};
 pub use desk::{BoardChoice, BoardDesk, Certificate, OpenBoard};
 pub use discover::{Discovery, Found, MDNS, discover};
 pub use effects::Occupant;
 pub use firmware::{Activated, FirmwareRequest, Staged, reboot_effect};
 pub use flash::{Flash, FlashRequest, SlotEnd, SlotState};
+pub use watch::{
+    BoardSnapshot, BoardWatch, BootStage, BootState, PowerAction, SlotSnapshot, TransferSnapshot, Trouble,
+    Wanted, WatchEvent, WatchOptions, address_in, boot_stage,
+};
