@@ -22,7 +22,7 @@ mod tokens;
 
 pub use address::of_document;
 pub use desk::{BoardChoice, BoardDesk, Certificate, OpenBoard};
-pub use discover::{Discovery, Found, MDNS, discover};
+pub use discover::{Discovery, Found, discover};
 pub use effects::Occupant;
 pub use firmware::{Activated, FirmwareRequest, Staged, reboot_effect};
 pub use flash::{Flash, FlashRequest, SlotEnd, SlotState};
