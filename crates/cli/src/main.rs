@@ -40,10 +40,11 @@ fn main() -> ExitCode {
         }
     };
     let json = cli.global.output == args::Output::Json;
-    // These two tell a stream of events; their failure is its last line.
+    // These tell a stream of events; their failure is its last line.
     let stream = match &cli.command {
         args::Command::Apply(apply) => Some(apply.simulated.simulate),
         args::Command::Destroy(_) => Some(false),
+        args::Command::Board(board) if board.verb.is_stream() => Some(false),
         _ => None,
     };
     let result = runtime.block_on(command::run(cli));

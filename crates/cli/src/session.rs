@@ -103,10 +103,13 @@ pub(crate) fn diagnostic(path: &Path, text: &str, finding: &Diagnostic) -> Strin
 
 /// The environment of a real run.
 pub(crate) fn environment(global: &Global, loaded: &Loaded) -> Result<Environment, Exit> {
-    let state_dir = match &global.state_dir {
-        Some(dir) => dir.clone(),
-        None => loaded.base.join(".turingpi").join(&loaded.document.name),
-    };
+    let usual = loaded.base.join(".turingpi").join(&loaded.document.name);
+    Ok(Environment { base: loaded.base.clone(), ..bare_environment(global, usual)? })
+}
+
+/// The environment without a document; `usual` is the state folder when none is named.
+pub(crate) fn bare_environment(global: &Global, usual: PathBuf) -> Result<Environment, Exit> {
+    let state_dir = global.state_dir.clone().unwrap_or(usual);
     let cache_dir = match &global.cache_dir {
         Some(dir) => dir.clone(),
         None => etcetera::choose_base_strategy()
@@ -114,7 +117,7 @@ pub(crate) fn environment(global: &Global, loaded: &Loaded) -> Result<Environmen
             .map_err(|e| Failure::new(FailureClass::Config, "cannot find the cache folder").source(e))?,
     };
     Ok(Environment {
-        base: loaded.base.clone(),
+        base: PathBuf::from("."),
         home: home(),
         state_dir,
         cache_dir,

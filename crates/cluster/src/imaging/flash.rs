@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use time::OffsetDateTime;
 use turingpi_bmc::{BmcClient, FlashProgress, ImageUpload};
-use turingpi_engine::{Change, Failure, FailureClass, Risk, Step, StepContext, StepDescription, Unit, Verdict};
+use turingpi_engine::{
+    Change, Failure, FailureClass, Risk, Step, StepContext, StepDescription, Unit, Verdict,
+};
 
 use super::{
     FirstBootState, FlashContext, ImageSpec, SlotRecord,

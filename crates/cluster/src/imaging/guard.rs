@@ -13,10 +13,11 @@ use turingpi_engine::{Change, Failure, FailureClass, Probe, StepContext, StepDes
 use turingpi_ssh::{HostKeyPolicy, SshTarget};
 
 use super::{
-    FlashContext, FlashReason, SlotRecord, bmc_failure, flash_step_id,
+    FlashContext, FlashReason, SlotRecord, bmc_failure,
     flash::EXPECTED_SECONDS,
+    flash_step_id,
     neighbours::{leftover_key, leftover_power, to_power_off},
-    record::begun_key,
+    record::{BmcWrote, begun_key},
 };
 use crate::SlotRef;
 
@@ -72,6 +73,7 @@ impl Guard {
         let key = SlotRecord::key(&self.place);
         cx.update_state(|state| {
             state.remove_record(&key);
+            state.remove_record(&BmcWrote::key(&self.place));
             state.put_record(begun_key(&self.node), &self.place.to_string())
         })
         .await?;
@@ -247,11 +249,7 @@ impl Guard {
 ///
 /// # Errors
 /// Those of the BMC.
-pub async fn set_power(
-    bmc: &dyn BmcClient,
-    slots: &[Slot],
-    to: Power,
-) -> Result<(), turingpi_bmc::BmcError> {
+pub async fn set_power(bmc: &dyn BmcClient, slots: &[Slot], to: Power) -> Result<(), turingpi_bmc::BmcError> {
     let mut change = PerSlot::new([None; 4]);
     for slot in slots {
         change[*slot] = Some(to);

@@ -5,6 +5,7 @@
 //! a proven system is powered off first; the slot's record is dropped before and written after the flash, so that a
 //! crash in between leads to a second flash and never to a half-written system that is taken for a good one.
 
+mod bmc_flash;
 mod boards;
 mod boot;
 mod decide;
@@ -36,17 +37,18 @@ use crate::{
 pub use boards::{BoardFacts, Boards, Reach, SlotFacts};
 pub use decide::{Decision, FlashReason, decide};
 pub use failure::bmc_failure;
-pub use host_keys::{HostKeys, KnownHostsFile};
 pub use guard::{restore_power, set_power};
+pub use host_keys::{HostKeys, KnownHostsFile};
 pub use neighbours::{Neighbours, leftover_power, to_power_off};
 pub use record::{BmcWrote, FirstBootState, SlotRecord, flash_step_id, last_flash};
 pub(crate) use uart_log::UartLog;
 
+use bmc_flash::BmcFlashStep;
 use boot::BootStep;
 pub(crate) use boot::sshd_answers;
 use flash::FlashStep;
-use proof::ProveBootStep;
 use power::{PowerOnStep, RestorePowerStep, SettleStep};
+use proof::ProveBootStep;
 
 /// An image as the document names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +154,15 @@ impl From<&ImagingContext> for FlashContext {
 pub enum FlashSource {
     /// We send it: its digest is checked before and after.
     Upload(ImageSpec),
+    /// A file that lies on the BMC, such as `/mnt/sdcard/a.img.xz`. The BMC checks no digest.
+    OnBmc(String),
+    /// A URL the BMC downloads from itself.
+    ByBmc {
+        /// The address, as the BMC shall see it.
+        url: url::Url,
+        /// The digest of the file as it is served, which the BMC compares.
+        sha256: Option<Sha256>,
+    },
 }
 
 /// What happens after a flash.
@@ -175,6 +186,10 @@ pub fn flash_steps(
 ) -> Vec<Arc<dyn Step>> {
     let flash: Arc<dyn Step> = match source {
         FlashSource::Upload(image) => Arc::new(FlashStep::new(node, place, image, cx.clone())),
+        FlashSource::OnBmc(path) => Arc::new(BmcFlashStep::on_bmc(node, place, path, cx.clone())),
+        FlashSource::ByBmc { url, sha256 } => {
+            Arc::new(BmcFlashStep::by_bmc(node, place, url, sha256.as_ref(), cx.clone()))
+        }
     };
     let log = Arc::new(UartLog::new(place.slot));
     let on = || Arc::new(PowerOnStep::new(node, place, Arc::clone(&log), cx.boards.clone())) as Arc<dyn Step>;

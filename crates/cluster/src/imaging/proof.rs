@@ -39,7 +39,9 @@ impl ProveBootStep {
             )
         } else {
             (
-                format!("{written}; that it boots cannot be proved: its console shows no kernel and no login"),
+                format!(
+                    "{written}; that it boots cannot be proved: its console shows no kernel and no login"
+                ),
                 "Read the console's last lines below. A boot loader that stands still means that the image is not for \
                  this module, or that another medium comes first in its boot order.",
             )
@@ -116,7 +118,9 @@ mod tests {
         ] {
             assert!(sign_of_life(yes).is_some(), "{yes:?}");
         }
-        for no in ["", "U-Boot 2024.01\nHit any key to stop autoboot", "Starting kernel ...", "Last login: Mon"] {
+        for no in
+            ["", "U-Boot 2024.01\nHit any key to stop autoboot", "Starting kernel ...", "Last login: Mon"]
+        {
             assert_eq!(sign_of_life(no), None, "{no:?}");
         }
     }

@@ -35,8 +35,9 @@ impl Address {
             return Err(wrong(format!("`{text}` is neither an http nor an https address")));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(wrong("credentials do not stand in the address".to_owned())
-                .hint("Use `--user`, and `TPI_PASSWORD`, `--password-file` or the prompt for the password."));
+            return Err(wrong("credentials do not stand in the address".to_owned()).hint(
+                "Use `--user`, and `TPI_PASSWORD`, `--password-file` or the prompt for the password.",
+            ));
         }
         let host = url.host_str().unwrap_or_default();
         if host.is_empty() || host.contains([' ', '%']) || url.query().is_some() || url.fragment().is_some() {
@@ -66,7 +67,11 @@ pub(super) fn in_document(document: &Document, wanted: &str) -> Option<String> {
         url.host_str() == address.url.host_str()
             && url.port_or_known_default() == address.url.port_or_known_default()
     };
-    document.boards.iter().find(|(_, board)| board.url().is_ok_and(|url| same(&url))).map(|(name, _)| name.clone())
+    document
+        .boards
+        .iter()
+        .find(|(_, board)| board.url().is_ok_and(|url| same(&url)))
+        .map(|(name, _)| name.clone())
 }
 
 /// Whether the boards asked for are those of `document`; without a wish its only board is meant.
@@ -79,8 +84,10 @@ pub fn of_document(document: &Document, wanted: &[String]) -> Result<bool, Failu
         return match names.as_slice() {
             [_] => Ok(true),
             [] => Err(no_board(&format!("the document of `{}` has no board", document.name))),
-            names => Err(Failure::new(FailureClass::Usage, "the document has several boards, and none is named")
-                .hint(format!("Name one with `--board`: {}.", names.join(", ")))),
+            names => {
+                Err(Failure::new(FailureClass::Usage, "the document has several boards, and none is named")
+                    .hint(format!("Name one with `--board`: {}.", names.join(", "))))
+            }
         };
     }
     let known = wanted.iter().filter(|name| in_document(document, name).is_some()).count();
@@ -88,15 +95,22 @@ pub fn of_document(document: &Document, wanted: &[String]) -> Result<bool, Failu
         return Ok(true);
     }
     if known > 0 {
-        return Err(Failure::new(FailureClass::Usage, "some of these boards are the document's and others are not")
-            .hint("Work on them in two runs: each has a state of its own."));
+        return Err(Failure::new(
+            FailureClass::Usage,
+            "some of these boards are the document's and others are not",
+        )
+        .hint("Work on them in two runs: each has a state of its own."));
     }
     // A word without a dot is a mistyped name more often than a host.
-    if let Some(word) = wanted.iter().find(|w| !w.contains(['.', ':', '/'])) && !document.boards.is_empty() {
+    if let Some(word) = wanted.iter().find(|w| !w.contains(['.', ':', '/']))
+        && !document.boards.is_empty()
+    {
         let names: Vec<&str> = document.boards.keys().map(String::as_str).collect();
-        return Err(Failure::new(FailureClass::Usage, format!("there is no board `{word}` in the document")).hint(
-            format!("Its boards are {}. For a host of that name write `https://{word}`.", names.join(", ")),
-        ));
+        return Err(Failure::new(FailureClass::Usage, format!("there is no board `{word}` in the document"))
+            .hint(format!(
+                "Its boards are {}. For a host of that name write `https://{word}`.",
+                names.join(", ")
+            )));
     }
     Ok(false)
 }
@@ -122,7 +136,10 @@ mod tests {
         for wrong in ["", "ftp://bmc", "root:pw@bmc", "https://root:pw@bmc", "a b", "bmc?x=1"] {
             let failure = Address::parse(wrong).unwrap_err();
             assert_eq!(failure.class(), FailureClass::Usage, "{wrong}");
-            assert!(failure.hint_text().is_some() && !failure.to_string().contains("pw"), "{wrong}: {failure}");
+            assert!(
+                failure.hint_text().is_some() && !failure.to_string().contains("pw"),
+                "{wrong}: {failure}"
+            );
         }
     }
 }

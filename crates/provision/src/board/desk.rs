@@ -223,7 +223,10 @@ impl BoardDesk {
             notes.push(self.remember(&target.name, &fingerprint).await?);
         }
         if !encrypted {
-            notes.push(format!("{}: firmware {} has neither encryption nor a login", target.name, about.version));
+            notes.push(format!(
+                "{}: firmware {} has neither encryption nor a login",
+                target.name, about.version
+            ));
         }
         let board = OpenBoard {
             name: target.name.clone(),
@@ -279,7 +282,9 @@ impl BoardDesk {
             (Err(failure), SecretSource::Env(_)) => {
                 match self.secrets.resolve(&SecretSource::Prompt, &what).await {
                     Ok(password) => Ok(password),
-                    Err(_) => Err(failure.hint("Run `export TPI_PASSWORD=…`, or use `--password-file FILE`.")),
+                    Err(_) => {
+                        Err(failure.hint("Run `export TPI_PASSWORD=…`, or use `--password-file FILE`."))
+                    }
                 }
             }
             (result, _) => result,
@@ -310,15 +315,14 @@ impl BoardDesk {
 
     /// Pins a certificate that was seen for the first time.
     async fn remember(&self, name: &str, fingerprint: &Fingerprint) -> Result<String, Failure> {
-        let kept = self
-            .update(|state| state.put_record(fingerprint_key(name), &fingerprint.to_string()))
-            .await;
+        let kept =
+            self.update(|state| state.put_record(fingerprint_key(name), &fingerprint.to_string())).await;
         match kept {
             Ok(()) => Ok(format!("{name}: the BMC's certificate {fingerprint} is pinned from now on")),
             // A run that works on the cluster pins what it sees itself, and its state must not change under it.
-            Err(failure) if failure.class() == FailureClass::Locked => {
-                Ok(format!("{name}: the BMC's certificate is {fingerprint}; it is not pinned, because another run is at work"))
-            }
+            Err(failure) if failure.class() == FailureClass::Locked => Ok(format!(
+                "{name}: the BMC's certificate is {fingerprint}; it is not pinned, because another run is at work"
+            )),
             Err(failure) => Err(failure),
         }
     }
@@ -444,9 +448,9 @@ fn targets(choice: &BoardChoice) -> Result<Vec<Target>, Failure> {
         let target = match named.and_then(|(d, name)| Some((d.boards.get(&name)?, name))) {
             Some((board, name)) => Target {
                 address: Address {
-                    url: board.url().map_err(|e| {
-                        Failure::new(FailureClass::Config, format!("board `{name}`: {e}"))
-                    })?,
+                    url: board
+                        .url()
+                        .map_err(|e| Failure::new(FailureClass::Config, format!("board `{name}`: {e}")))?,
                     open: false,
                 },
                 name,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use turingpi_bmc::Slot;
-use turingpi_cluster::kube::{ClusterApi as _, Kubeconfig, KubeRsApi, Readiness};
+use turingpi_cluster::kube::{ClusterApi as _, KubeRsApi, Kubeconfig, Readiness};
 
 use super::{BoardDesk, OpenBoard};
 

@@ -61,7 +61,9 @@ pub fn reboot_effect(about: &About, bus: Option<UsbBus>) -> &'static str {
         (Generation::V2_0 | Generation::Legacy, _) | (_, Some(UsbBus::Single)) => {
             "ALL NODES LOSE POWER while the BMC restarts, and come on again as they were."
         }
-        _ => "The nodes should keep running, but boards were seen whose nodes restarted with the BMC: expect that.",
+        _ => {
+            "The nodes should keep running, but boards were seen whose nodes restarted with the BMC: expect that."
+        }
     }
 }
 
@@ -168,9 +170,10 @@ fn is_done<T>(done: &Done<T>) -> bool {
 }
 
 fn taken<T>(done: &Done<T>) -> Result<T, Failure> {
-    done.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(|| {
-        Failure::new(FailureClass::Unexpected, "the run ended without a result")
-    })
+    done.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+        .ok_or_else(|| Failure::new(FailureClass::Unexpected, "the run ended without a result"))
 }
 
 /// One step, once.
@@ -226,7 +229,10 @@ impl Step for Stage1 {
             "firmware",
         )
         .risk(Risk::Disruptive)
-        .change(Change::set(format!("spare firmware slot of {}", self.board.name()), self.request.source.to_string()))
+        .change(Change::set(
+            format!("spare firmware slot of {}", self.board.name()),
+            self.request.source.to_string(),
+        ))
         .lock(format!("{}/transfer", self.board.name()))
         .expected_seconds(60)
     }
@@ -236,7 +242,8 @@ impl Step for Stage1 {
         let mut upload = ImageUpload::firmware_file(&path).await.map_err(|e| self.board.failure(e))?;
         if let Source::Url(url) = &self.request.source {
             // In the cache it is named by its digest.
-            upload.name = url.path_segments().and_then(|mut s| s.next_back()).unwrap_or("firmware.tpu").to_owned();
+            upload.name =
+                url.path_segments().and_then(|mut s| s.next_back()).unwrap_or("firmware.tpu").to_owned();
         }
         let progress = |now: FlashProgress| {
             let (part, done, total) = match now {
@@ -248,7 +255,7 @@ impl Step for Stage1 {
         };
         let client = self.board.client();
         let staged = client
-            .stage_firmware(FirmwareSource::Upload(upload), &progress)
+            .upgrade_firmware(FirmwareSource::Upload(upload), &progress)
             .await
             .map_err(|e| self.not_staged(e))?;
         if staged.sha256.as_deref().is_some_and(|sent| sent != sha256.as_str()) {

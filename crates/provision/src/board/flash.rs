@@ -130,8 +130,11 @@ async fn digest_of(source: &FlashSource, fetcher: &Fetcher) -> Result<Option<Sha
         FlashSource::Upload(ImageSpec { source: source @ Source::Path(_), .. }) => {
             Ok(Some(fetcher.fetch(source, None, &|_, _| {}).await?.sha256))
         }
-        _ => Err(Failure::new(FailureClass::Usage, "which slots hold this image cannot be told without its digest")
-            .hint("Give it with `--sha256`, or leave out `--resume`.")),
+        _ => Err(Failure::new(
+            FailureClass::Usage,
+            "which slots hold this image cannot be told without its digest",
+        )
+        .hint("Give it with `--sha256`, or leave out `--resume`.")),
     }
 }
 
@@ -172,8 +175,13 @@ impl Flash<'_> {
 
     async fn settle(&self, board: &OpenBoard, cx: &StepContext) -> Vec<SlotEnd> {
         let state = self.desk.store.load().await.map(|(state, _)| state).unwrap_or_default();
-        let states: Vec<(Slot, SlotState)> =
-            self.target.request.slots.iter().map(|slot| (*slot, self.state_of(board, *slot, &state))).collect();
+        let states: Vec<(Slot, SlotState)> = self
+            .target
+            .request
+            .slots
+            .iter()
+            .map(|slot| (*slot, self.state_of(board, *slot, &state)))
+            .collect();
         let cut: Vec<Slot> =
             states.iter().filter(|(_, s)| *s == SlotState::HalfWritten).map(|(slot, _)| *slot).collect();
         let bmc = board.client();

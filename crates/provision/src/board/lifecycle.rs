@@ -27,7 +27,7 @@ impl BoardDesk {
         let unseen = cx.timing().limit(UNSEEN);
         let condition = format!("the BMC of {} to come back", board.name());
         cx.wait(&condition, BACK, || async {
-            Ok(match board.http().reach().await {
+            Ok(match board.http().ping().await {
                 Err(_) => {
                     gone.store(true, Ordering::Relaxed);
                     Probe::NotYet("it does not answer yet".to_owned())

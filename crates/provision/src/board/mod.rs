@@ -25,7 +25,7 @@ mod watch;
 pub use address::of_document;
 pub use console::{BoardConsole, ConsoleEvent, PlainText, Typist};
 pub use desk::{BoardChoice, BoardDesk, Certificate, OpenBoard};
-pub use discover::{Discovery, Found, MDNS, discover};
+pub use discover::{Discovery, Found, discover};
 pub use effects::Occupant;
 pub use firmware::{Activated, FirmwareRequest, Staged, reboot_effect};
 pub use flash::{Flash, FlashRequest, SlotEnd, SlotState};
