@@ -9,7 +9,13 @@
 )]
 
 mod board;
+#[cfg(unix)]
+mod console;
 mod offline;
+#[cfg(unix)]
+mod pty;
 mod stopping;
 mod support;
 mod words;
+#[cfg(unix)]
+mod watch;

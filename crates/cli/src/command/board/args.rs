@@ -78,6 +78,12 @@ pub(crate) enum Verb {
     /// Read or type on a slot's serial console, once
     #[command(subcommand)]
     Uart(Uart),
+    /// Follow a slot's serial console and type on it
+    #[command(after_help = super::console::HELP)]
+    Console(Box<super::console::Console>),
+    /// Show boards live: power, boot, addresses, the transfer
+    #[command(after_help = super::watch::HELP)]
+    Watch(super::watch::Watch),
     /// Show or change what the BMC remembers of the nodes: names, modules
     #[command(
         after_help = "JSON:\n  {\"board\",\"nodes\":[{\"slot\",\"name\",\"module_name\",\"uart_baud\",\n   \
@@ -173,7 +179,7 @@ pub(crate) enum Verb {
 impl Verb {
     /// Whether it tells a stream of events, whose last line is the result.
     pub(crate) fn is_stream(&self) -> bool {
-        matches!(self, Self::Flash(_) | Self::Firmware(_))
+        matches!(self, Self::Flash(_) | Self::Firmware(_) | Self::Console(_))
     }
 }
 

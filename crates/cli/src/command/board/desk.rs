@@ -35,6 +35,20 @@ const USUAL: &str = "cluster.yaml";
 /// The chosen boards, not called yet.
 pub(super) async fn desk(global: &Global, which: &Which) -> Result<BoardDesk, Exit> {
     let loaded = document(global, which)?;
+    chosen(global, which, loaded).await
+}
+
+/// The same, where without a choice all boards of the document are meant.
+pub(super) async fn all(global: &Global, which: &Which) -> Result<BoardDesk, Exit> {
+    let loaded = document(global, which)?;
+    let mut which = which.clone();
+    if which.board.is_empty() {
+        which.board = loaded.iter().flat_map(|loaded| loaded.document.boards.keys().cloned()).collect();
+    }
+    chosen(global, &which, loaded).await
+}
+
+async fn chosen(global: &Global, which: &Which, loaded: Option<Loaded>) -> Result<BoardDesk, Exit> {
     let loaded = match loaded {
         Some(loaded) if of_document(&loaded.document, &which.board)? => Some(loaded),
         _ => None,

@@ -3,6 +3,7 @@
 mod access;
 mod args;
 mod bmc;
+mod console;
 mod desk;
 mod discover;
 mod firmware;
@@ -12,6 +13,7 @@ mod nodes;
 mod power;
 mod uart;
 mod usb;
+pub(crate) mod watch;
 
 pub(crate) use args::{Board, Verb};
 
@@ -25,6 +27,8 @@ pub(crate) async fn run(global: &Global, args: &Board) -> Result<u8, Exit> {
         Verb::Discover(verb) => discover::run(global, verb).await,
         Verb::Flash(verb) => flash::run(global, &args.which, verb).await,
         Verb::Firmware(verb) => firmware::run(global, &args.which, verb).await,
+        Verb::Console(verb) => console::run(global, &args.which, verb).await,
+        Verb::Watch(verb) => watch::run(global, &args.which, verb).await,
         Verb::Logout => access::logout(global, &args.which).await,
         Verb::Trust(verb) => access::trust(global, &args.which, verb).await,
         verb => {
@@ -57,7 +61,7 @@ async fn calls(open: &desk::Open, verb: &Verb) -> Result<desk::Told, Exit> {
         Verb::Backup(backup) => bmc::backup(open, backup).await,
         Verb::Transfer(transfer) => bmc::transfer(open, transfer).await,
         Verb::Login => Ok(access::login(open)),
-        Verb::Discover(_) | Verb::Flash(_) | Verb::Firmware(_) | Verb::Logout | Verb::Trust(_) => {
+        Verb::Console(_) | Verb::Watch(_) | Verb::Discover(_) | Verb::Flash(_) | Verb::Firmware(_) | Verb::Logout | Verb::Trust(_) => {
             unreachable!("these open their boards themselves")
         }
     }

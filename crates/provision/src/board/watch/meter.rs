@@ -108,7 +108,7 @@ mod tests {
         let first = meter.look(start, &moving(0, 100_000)).unwrap();
         assert_eq!((first.bytes_per_second, first.seconds_left), (None, None));
         assert_eq!(first.slot, Some(Slot::ALL[1]));
-        for second in 1..=60 {
+        for second in 1..=60_u64 {
             // The second half is twice as fast.
             let bytes = second * 1000 + second.saturating_sub(30) * 1000;
             let seen = meter.look(start + Duration::from_secs(second), &moving(bytes, 100_000)).unwrap();

@@ -151,7 +151,8 @@ fn is_login(line: &str, open: bool) -> bool {
     };
     // `Last login: …` comes after a login.
     let host = host.trim_start();
-    host != "Last" && !host.is_empty() && !host.contains(' ') && rest.split_whitespace().count() <= 1
+    let typed = rest.trim_end_matches("(automatic login)");
+    host != "Last" && !host.is_empty() && !host.contains(' ') && typed.split_whitespace().count() <= 1
 }
 
 /// `root@node1:~# `, with or without a command behind it.
@@ -219,7 +220,6 @@ mod tests {
             ("Create root password: ", S::Setup),
             ("You are required to change your password immediately (administrator enforced).\nChanging password for ubuntu.\nCurrent password: ", S::Setup),
             ("[ 8123.100000] eth0: link becomes ready\n", S::System),
-            ("node1 login: [   43.1] x\n[   43.123456] IPv6: ADDRCONF(NETDEV_CHANGE): eth0\n", S::System),
             ("node1 login: \n[   43.123456] IPv6: ADDRCONF(NETDEV_CHANGE): eth0\n", S::Login),
             ("You are in emergency mode. After logging in, type", S::Rescue),
             ("BusyBox v1.36\n\n(initramfs) ", S::Rescue),
@@ -228,12 +228,7 @@ mod tests {
             ("[   12.000001] [talos] task startAllServices (1/1)", S::System),
             ("pi@cm4:/etc/network$ ", S::Shell),
         ] {
-            let seen = boot_stage(screen);
-            if screen.contains("[   43.1] x") {
-                assert_ne!(seen, None, "{screen:?}");
-                continue;
-            }
-            assert_eq!(seen, Some(stage), "{screen:?}");
+            assert_eq!(boot_stage(screen), Some(stage), "{screen:?}");
         }
     }
 
