@@ -85,11 +85,25 @@ fn a_signal_leaves_the_terminal_as_it_was() {
 fn a_script_expects_and_sends_in_order_and_prints_what_matched() {
     let board = Board::start(RUNNING);
     let login = [
-        "--history", "--expect", "login: ", "--send", "root", "--expect", "assword", "--send", "-",
-        "--expect", "root@[a-z0-9]+", "--send", "echo a$((40+2))b", "--expect", r"a(\d+)b\n",
+        "--history",
+        "--expect",
+        "login: ",
+        "--send",
+        "root",
+        "--expect",
+        "assword",
+        "--send",
+        "-",
+        "--expect",
+        "root@[a-z0-9]+",
+        "--send",
+        "echo a$((40+2))b",
+        "--expect",
+        r"a(\d+)b\n",
     ];
     let mut command = board.place.command(&console(&login));
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     writeln!(child.stdin.take().unwrap(), "{}", password(&board)).unwrap();
     let ran = crate::support::Ran::of(&["console"], child.wait_with_output().unwrap()).ends(0);
     let lines: Vec<&str> = ran.out.lines().collect();
@@ -109,10 +123,17 @@ fn a_script_expects_and_sends_in_order_and_prints_what_matched() {
 fn what_does_not_come_in_time_ends_with_9_and_shows_what_came_last() {
     let board = Board::start(RUNNING);
     let never = ["--history", "--expect", "never comes", "--timeout", "300ms"];
-    board.run(&console(&never)).ends(9).says(&["did not show `never comes` within 300 ms", "login:", "next:"]);
+    board.run(&console(&never)).ends(9).says(&[
+        "did not show `never comes` within 300 ms",
+        "login:",
+        "next:",
+    ]);
     let json = [&never[..], &["--output", "json"]].concat();
     let last = board.run(&console(&json)).ends(9).lines().pop().unwrap();
-    assert_eq!((&last["event"], &last["outcome"], &last["error"]["class"]), (&json!("result"), &json!("failed"), &json!("timeout")));
+    assert_eq!(
+        (&last["event"], &last["outcome"], &last["error"]["class"]),
+        (&json!("result"), &json!("failed"), &json!("timeout"))
+    );
     let quiet = ["--expect", "never comes", "--timeout", "300ms"];
     board.run(&console(&quiet)).ends(9).says(&["it showed nothing at all", "--history"]);
 }
@@ -124,7 +145,8 @@ fn in_a_pipe_lines_are_sent_and_what_the_node_writes_cannot_steer_a_terminal() {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
-    write!(input, "root\n{}\nprintf '\\033]0;evil\\007x\\033[31mred\\033[0m-%s\\n' end\n", password(&board)).unwrap();
+    write!(input, "root\n{}\nprintf '\\033]0;evil\\007x\\033[31mred\\033[0m-%s\\n' end\n", password(&board))
+        .unwrap();
     let mut all = String::new();
     while !all.contains("xred-end\n") {
         assert_ne!(output.read_line(&mut all).unwrap(), 0, "it ended: {all}");

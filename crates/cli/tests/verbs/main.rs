@@ -16,6 +16,6 @@ mod offline;
 mod pty;
 mod stopping;
 mod support;
-mod words;
 #[cfg(unix)]
 mod watch;
+mod words;

@@ -69,6 +69,15 @@ impl Pty {
         })
     }
 
+    /// Waits until the screen of a full-screen program has this in one of its rows. Such a program writes only what has
+    /// changed, so what it writes is not what stands there.
+    #[track_caller]
+    pub(crate) fn displays(&self, text: &str) {
+        self.until(&format!("`{text}` is on the screen"), || {
+            screen(&self.shown()).iter().any(|row| row.contains(text)).then_some(())
+        });
+    }
+
     #[track_caller]
     pub(crate) fn until<T>(&self, what: &str, mut done: impl FnMut() -> Option<T>) -> T {
         let began = Instant::now();
@@ -104,6 +113,37 @@ impl Pty {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// The rows that a terminal shows: cursor positions and text, everything else is left out.
+fn screen(written: &str) -> Vec<String> {
+    let mut rows = vec![vec![' '; 300]; 100];
+    let (mut row, mut column) = (0, 0);
+    let mut chars = written.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' if chars.next_if_eq(&'[').is_some() => {
+                let numbers: String =
+                    std::iter::from_fn(|| chars.next_if(|c| !c.is_ascii_alphabetic())).collect();
+                match chars.next() {
+                    Some('H') => {
+                        let (r, c) = numbers.split_once(';').unwrap_or(("1", "1"));
+                        (row, column) = (r.parse::<usize>().unwrap() - 1, c.parse::<usize>().unwrap() - 1);
+                    }
+                    Some('J') => rows.iter_mut().for_each(|row| row.fill(' ')),
+                    _ => {}
+                }
+            }
+            c if !c.is_control() => {
+                if let Some(cell) = rows.get_mut(row).and_then(|row| row.get_mut(column)) {
+                    *cell = c;
+                }
+                column += 1;
+            }
+            _ => {}
+        }
+    }
+    rows.into_iter().map(String::from_iter).collect()
 }
 
 impl Drop for Pty {

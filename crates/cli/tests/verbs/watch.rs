@@ -19,13 +19,24 @@ fn watch<'a>(more: &[&'a str]) -> Vec<&'a str> {
     WATCH.iter().chain(more).copied().collect()
 }
 
+/// A board whose BMC was asked for the power that its module has.
+fn running() -> Board {
+    let board = Board::start(RUNNING);
+    board.run(&["board", "power", "on", "-n", "1", "--document", "sim/cluster.yaml"]).ends(0);
+    board
+}
+
 #[test]
 fn a_board_is_printed_once_as_text_and_as_data() {
-    let board = Board::start(RUNNING);
+    let board = running();
     board.run(&watch(&[])).ends(64).says(&["needs a terminal", "--once", "board info"]);
     let page = board.run(&watch(&["--once"])).ends(0);
     let node = page.out.lines().find(|line| line.contains("node1")).unwrap();
-    assert!(node.contains(" on ") && node.contains("login") && node.contains("control-plane"), "{}", page.out);
+    assert!(
+        node.contains(" on ") && node.contains("login") && node.contains("control-plane"),
+        "{}",
+        page.out
+    );
     assert!(page.out.lines().all(|l| l.chars().count() <= 80) && !page.out.contains('\x1b'), "{}", page.out);
     let seen = board.run(&watch(&["--once", "--output", "json"])).ends(0).json();
     assert_eq!((&seen["board"], &seen["slots"][0]["state"]), (&json!("board1"), &json!("login")), "{seen:#}");
@@ -34,28 +45,29 @@ fn a_board_is_printed_once_as_text_and_as_data() {
 
 #[test]
 fn power_is_switched_from_the_live_view_after_a_yes_and_the_terminal_is_as_it_was_afterwards() {
-    let board = Board::start(RUNNING);
+    let board = running();
     let mut pty = Pty::start(board.place.command(&watch(&[])), 80, 24);
-    let at = pty.shows(0, "\x1b[?1049h");
-    let at = pty.shows(at, "node1");
-    let at = pty.shows(at, "login");
+    pty.shows(0, "\x1b[?1049h");
+    pty.displays("node1");
+    pty.displays("login");
     assert!(!pty.is_cooked());
     pty.press("p");
-    let at = pty.shows(at, "power of node1");
+    pty.displays("power of node1");
     pty.press("f");
-    pty.shows(at, "Press y");
+    pty.displays("Press y");
     pty.press("n");
     pty.press("p");
     pty.press("f");
     pty.press("y");
     pty.until("off", || {
-        let told = board.run(&["board", "power", "status", "--document", "sim/cluster.yaml", "--output", "json"]);
+        let told =
+            board.run(&["board", "power", "status", "--document", "sim/cluster.yaml", "--output", "json"]);
         (told.ends(0).json()["slots"][0]["power"] == "off").then_some(())
     });
     pty.press("\r");
-    let at = pty.shows(at, "console of node1");
+    pty.displays("console of node1");
     pty.press("\x1b");
-    pty.shows(at, "what happened");
+    pty.displays("what happened");
     pty.press("q");
     assert_eq!(pty.ends().code(), Some(0));
     assert!(pty.is_cooked() && pty.shown().contains("\x1b[?1049l") && pty.shown().ends_with("\x1b[?25h"));
@@ -63,14 +75,14 @@ fn power_is_switched_from_the_live_view_after_a_yes_and_the_terminal_is_as_it_wa
 
 #[test]
 fn ctrl_c_and_a_signal_leave_the_live_view_and_a_tiny_terminal_is_told_so() {
-    let board = Board::start(RUNNING);
+    let board = running();
     let mut pty = Pty::start(board.place.command(&watch(&[])), 30, 6);
-    pty.shows(0, "too small");
+    pty.displays("too small");
     pty.press("\x03");
     assert_eq!(pty.ends().code(), Some(0));
     assert!(pty.is_cooked());
     let mut pty = Pty::start(board.place.command(&watch(&[])), 80, 24);
-    pty.shows(0, "node1");
+    pty.displays("node1");
     pty.signal("TERM");
     assert_eq!(pty.ends().code(), Some(130));
     assert!(pty.is_cooked() && pty.shown().contains("\x1b[?1049l"));
@@ -78,7 +90,7 @@ fn ctrl_c_and_a_signal_leave_the_live_view_and_a_tiny_terminal_is_told_so() {
 
 #[test]
 fn a_block_is_told_with_its_end_and_the_bmc_is_left_alone() {
-    let board = Board::start(RUNNING);
+    let board = running();
     let mut command = board.place.command(&watch(&["--output", "json"]));
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -88,7 +100,16 @@ fn a_block_is_told_with_its_end_and_the_bmc_is_left_alone() {
     let wrong = board.place.write("wrong", "guessed");
     std::fs::set_permissions(&wrong, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     for _ in 0..5 {
-        let login = ["board", "login", "--document", "sim/cluster.yaml", "--password-file", "wrong", "--state-dir", "elsewhere"];
+        let login = [
+            "board",
+            "login",
+            "--document",
+            "sim/cluster.yaml",
+            "--password-file",
+            "wrong",
+            "--state-dir",
+            "elsewhere",
+        ];
         board.run(&login).ends(6);
     }
     let blocked = loop {

@@ -110,7 +110,12 @@ impl BoardConsole {
     /// The way to type on it.
     pub fn typist(&self) -> Typist {
         // A console that was closed has none any more.
-        Typist(self.typed.as_ref().map(mpsc::Sender::downgrade).unwrap_or_else(|| mpsc::channel(1).0.downgrade()))
+        Typist(
+            self.typed
+                .as_ref()
+                .map(mpsc::Sender::downgrade)
+                .unwrap_or_else(|| mpsc::channel(1).0.downgrade()),
+        )
     }
 
     /// What happens next. Nothing is lost if the future is dropped.

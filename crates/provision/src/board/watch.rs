@@ -23,8 +23,8 @@ mod slot;
 mod stage;
 
 pub use address::address_in;
-pub use meter::TransferSnapshot;
 use meter::Meter;
+pub use meter::TransferSnapshot;
 use slot::SlotWatch;
 pub use stage::{BootStage, boot_stage};
 
@@ -402,7 +402,8 @@ impl BoardWatch {
             (true, true) => self.slots[slot].read(slot, client, keeps).await,
             (true, false) => Ok(()),
             (false, _) => {
-                self.slots[slot].not_read("not read: this firmware empties its buffer, and others would miss it");
+                self.slots[slot]
+                    .not_read("not read: this firmware empties its buffer, and others would miss it");
                 Ok(())
             }
         };

@@ -61,7 +61,13 @@ async fn calls(open: &desk::Open, verb: &Verb) -> Result<desk::Told, Exit> {
         Verb::Backup(backup) => bmc::backup(open, backup).await,
         Verb::Transfer(transfer) => bmc::transfer(open, transfer).await,
         Verb::Login => Ok(access::login(open)),
-        Verb::Console(_) | Verb::Watch(_) | Verb::Discover(_) | Verb::Flash(_) | Verb::Firmware(_) | Verb::Logout | Verb::Trust(_) => {
+        Verb::Console(_)
+        | Verb::Watch(_)
+        | Verb::Discover(_)
+        | Verb::Flash(_)
+        | Verb::Firmware(_)
+        | Verb::Logout
+        | Verb::Trust(_) => {
             unreachable!("these open their boards themselves")
         }
     }

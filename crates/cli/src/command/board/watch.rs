@@ -1,10 +1,6 @@
 //! `turingpi board watch`
 
-use std::{
-    io::IsTerminal as _,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
 use ratatui::{Terminal, backend::TestBackend};
 use serde_json::json;
@@ -380,5 +376,11 @@ async fn power(watch: &mut BoardWatch, slot: Slot, action: PowerAction) -> Watch
             (format!("{} failed: {why}", action.words()), true)
         }
     };
-    WatchEvent { at: OffsetDateTime::now_utc(), board: watch.board().name().to_owned(), slot: Some(slot), text, bad }
+    WatchEvent {
+        at: OffsetDateTime::now_utc(),
+        board: watch.board().name().to_owned(),
+        slot: Some(slot),
+        text,
+        bad,
+    }
 }

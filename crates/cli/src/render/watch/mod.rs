@@ -105,7 +105,9 @@ fn header(face: &Face) -> Line<'static> {
 
 fn footer(face: &Face) -> Line<'static> {
     let text = match (&face.over, face.console) {
-        (Over::None, false) => " q leave  \u{2191}\u{2193} 1-4 slot  \u{2190}\u{2192} board  Enter console  p power  ? help",
+        (Over::None, false) => {
+            " q leave  \u{2191}\u{2193} 1-4 slot  \u{2190}\u{2192} board  Enter console  p power  ? help"
+        }
         (Over::None, true) => " Esc back  \u{2191}\u{2193} 1-4 slot  q leave",
         (Over::Menu, _) => " o on  f off  c cycle  r reset  Esc nothing",
         (Over::Confirm(_), _) => " y yes  any other key: no",
@@ -232,7 +234,12 @@ fn over(frame: &mut Frame<'_>, area: Rect, face: &Face) {
         ),
         Over::Menu => (
             format!(" power of {name} "),
-            vec!["o  power on".to_owned(), "f  power off".to_owned(), "c  power cycle".to_owned(), "r  reset".to_owned()],
+            vec![
+                "o  power on".to_owned(),
+                "f  power off".to_owned(),
+                "c  power cycle".to_owned(),
+                "r  reset".to_owned(),
+            ],
         ),
         Over::Confirm(action) => {
             let what = match action {
@@ -247,15 +254,14 @@ fn over(frame: &mut Frame<'_>, area: Rect, face: &Face) {
     };
     let wide = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0).max(title.chars().count());
     let width = u16::try_from(wide + 4).unwrap_or(u16::MAX).min(area.width.saturating_sub(2)).min(64);
-    let rows: Vec<Line<'_>> =
-        lines.iter().flat_map(|line| fold(line, usize::from(width.saturating_sub(4)))).map(Line::raw).collect();
+    let rows: Vec<Line<'_>> = lines
+        .iter()
+        .flat_map(|line| fold(line, usize::from(width.saturating_sub(4))))
+        .map(Line::raw)
+        .collect();
     let height = u16::try_from(rows.len() + 2).unwrap_or(u16::MAX).min(area.height);
-    let place = Rect {
-        x: area.x + (area.width - width) / 2,
-        y: area.y + (area.height - height) / 2,
-        width,
-        height,
-    };
+    let place =
+        Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
     let block = Block::bordered().title(title).padding(ratatui::widgets::Padding::horizontal(1));
     frame.render_widget(Clear, place);
     frame.render_widget(Paragraph::new(rows).block(block), place);

@@ -28,7 +28,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, face: &Face, index: usize)
     let Some(panel) = face.panels.get(index) else { return };
     let chosen = index == face.board;
     let block = Block::bordered()
-        .title(Span::styled(title(panel, area.width), style(face, if chosen { Tone::Strong } else { Tone::Plain })))
+        .title(Span::styled(
+            title(panel, area.width),
+            style(face, if chosen { Tone::Strong } else { Tone::Plain }),
+        ))
         .border_style(style(face, if chosen { Tone::Plain } else { Tone::Quiet }));
     let width = usize::from(area.width.saturating_sub(2));
     let mut lines: Vec<Line<'_>> = Slot::ALL
@@ -65,7 +68,11 @@ fn slot_line<'a>(face: &Face, panel: &Panel, slot: Slot, width: usize) -> Line<'
     let seen = panel.seen.as_ref().and_then(|seen| seen.slots.get(position));
     let name = wanted.map_or("-", |wanted| &wanted.node);
     let chosen = panel.seen.is_some() || wanted.is_some();
-    let mark = if face.panels.get(face.board).is_some_and(|p| p.name == panel.name) && face.slot == slot { ">" } else { " " };
+    let mark = if face.panels.get(face.board).is_some_and(|p| p.name == panel.name) && face.slot == slot {
+        ">"
+    } else {
+        " "
+    };
     let power = match seen.and_then(|seen| seen.power) {
         Some(Power::On) => "on",
         Some(Power::Off) => "off",
@@ -145,7 +152,9 @@ fn wants(wanted: Option<&Wanted>) -> String {
 
 fn transfer_line<'a>(face: &Face, panel: &Panel, width: usize) -> Line<'a> {
     match panel.seen.as_ref().and_then(|seen| seen.transfer.as_ref()) {
-        Some(transfer) => Line::styled(clip(&transfer_words(transfer, width), width), style(face, Tone::Busy)),
+        Some(transfer) => {
+            Line::styled(clip(&transfer_words(transfer, width), width), style(face, Tone::Busy))
+        }
         None => Line::styled("  no transfer", style(face, Tone::Quiet)),
     }
 }
@@ -179,7 +188,8 @@ fn transfer_words(transfer: &TransferSnapshot, width: usize) -> String {
     }
     let room = width.saturating_sub(text.chars().count() + 4).min(30);
     if let (Some(size), 10..) = (size, room) {
-        let done = usize::try_from(u128::from(transfer.bytes) * room as u128 / u128::from(size)).unwrap_or(room);
+        let done =
+            usize::try_from(u128::from(transfer.bytes) * room as u128 / u128::from(size)).unwrap_or(room);
         text.push_str(&format!("  [{}{}]", "#".repeat(done), ".".repeat(room.saturating_sub(done))));
     }
     text
@@ -209,10 +219,9 @@ fn trouble(face: &Face, panel: &Panel) -> Option<String> {
                 left.whole_seconds().max(0)
             ))
         }
-        (Some(_), Some(asking)) | (None, Some(asking)) => Some(format!(
-            "no answer for {}: a BMC serves nobody while an image is uploaded",
-            short(asking)
-        )),
+        (Some(_), Some(asking)) | (None, Some(asking)) => {
+            Some(format!("no answer for {}: a BMC serves nobody while an image is uploaded", short(asking)))
+        }
         (Some(trouble), None) => {
             let why = trouble.failure.causes.first().unwrap_or(&trouble.failure.message);
             match panel.seen.as_ref().and_then(|seen| seen.next_look_seconds) {
@@ -237,8 +246,9 @@ fn short_cause(why: &str) -> String {
 
 fn sensors(seen: &BoardSnapshot) -> String {
     let fans = seen.fans.iter().map(|fan| format!("{} {}/{}", fan.device, fan.speed, fan.max_speed));
-    let temperatures = seen.temperatures.iter().filter_map(|sensor| {
-        sensor.celsius.map(|celsius| format!("{} {celsius:.0} °C", sensor.sensor))
-    });
+    let temperatures = seen
+        .temperatures
+        .iter()
+        .filter_map(|sensor| sensor.celsius.map(|celsius| format!("{} {celsius:.0} °C", sensor.sensor)));
     fans.chain(temperatures).collect::<Vec<_>>().join("   ")
 }

@@ -116,7 +116,8 @@ impl Bench {
 #[tokio::test]
 async fn a_console_goes_on_after_a_broken_connection_without_repeating_or_losing_anything() {
     let after = Opening::Opens("booting the system\r\nlogin: and more");
-    let openings = vec![Opening::Opens("booting the "), Opening::Fails(unreachable), Opening::Fails(banned), after];
+    let openings =
+        vec![Opening::Opens("booting the "), Opening::Fails(unreachable), Opening::Fails(banned), after];
     let mut bench = bench(openings, true).await;
     assert_eq!(bench.console.history(), "booting the ");
     let peer = bench.peers.recv().await.unwrap();
@@ -134,7 +135,8 @@ async fn a_console_goes_on_after_a_broken_connection_without_repeating_or_losing
 
 #[tokio::test]
 async fn a_bmc_that_hangs_is_told_once_with_the_transfer_and_is_no_end() {
-    let mut bench = bench(vec![Opening::Opens(""), Opening::Fails(stalled), Opening::Opens("after")], false).await;
+    let mut bench =
+        bench(vec![Opening::Opens(""), Opening::Fails(stalled), Opening::Opens("after")], false).await;
     let peer = bench.peers.recv().await.unwrap();
     // Every silence is asked about; only one that is not answered is told.
     for _ in 0..3 {

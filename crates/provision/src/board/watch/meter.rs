@@ -60,7 +60,9 @@ impl Meter {
         }
         let rate = self.rate();
         let left = match (rate, size) {
-            (Some(rate @ 1..), Some(size)) if !cancelled => size.checked_sub(*bytes).map(|left| left.div_ceil(rate)),
+            (Some(rate @ 1..), Some(size)) if !cancelled => {
+                size.checked_sub(*bytes).map(|left| left.div_ceil(rate))
+            }
             _ => None,
         };
         Some(TransferSnapshot {

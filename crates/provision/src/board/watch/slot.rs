@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use time::OffsetDateTime;
 use turingpi_bmc::{BmcClient, BmcError, Power, Slot, UartMark};
 
-use super::{BootStage, PowerAction, SlotSnapshot, BootState, Wanted, address_in};
+use super::{BootStage, BootState, PowerAction, SlotSnapshot, Wanted, address_in};
 use crate::board::PlainText;
 
 /// Bytes of a console that are kept.

@@ -85,32 +85,65 @@ fn after(before: Option<BootStage>, line: &str, open: bool) -> Option<BootStage>
     } else if before == Some(S::Panic) && uptime.is_some() {
         // The rest of the panic's report.
         before
-    } else if has(&["Booting Linux on physical CPU", "Linux version "]) || begins(&["Starting kernel ...", "EFI stub: "]) {
+    } else if has(&["Booting Linux on physical CPU", "Linux version "])
+        || begins(&["Starting kernel ...", "EFI stub: "])
+    {
         Some(S::Kernel)
-    } else if has(&["Give root password for maintenance", "You are in emergency mode", "You are in rescue mode"])
-        || begins(&["(initramfs)"])
+    } else if has(&[
+        "Give root password for maintenance",
+        "You are in emergency mode",
+        "You are in rescue mode",
+    ]) || begins(&["(initramfs)"])
         || has(&["dropping to a shell", "Dropping to a shell"])
     {
         Some(S::Rescue)
-    } else if has(&["reboot.target", "poweroff.target", "shutdown.target", "halt.target", "The system will reboot", "The system is going down"])
-    {
+    } else if has(&[
+        "reboot.target",
+        "poweroff.target",
+        "shutdown.target",
+        "halt.target",
+        "The system will reboot",
+        "The system is going down",
+    ]) {
         Some(S::Stopping)
     } else if let Some(seconds) = uptime {
         return Some(by_kernel(before, seconds, line));
-    } else if begins(&["U-Boot ", "U-Boot SPL", "DDR ", "BL31:", "NOTICE:  BL", "Trying to boot from", "Hit any key to stop autoboot", "GNU GRUB", "UEFI firmware", "EDK II", "Jetson UEFI", "[0000."])
-        || (open && line == "=>")
+    } else if begins(&[
+        "U-Boot ",
+        "U-Boot SPL",
+        "DDR ",
+        "BL31:",
+        "NOTICE:  BL",
+        "Trying to boot from",
+        "Hit any key to stop autoboot",
+        "GNU GRUB",
+        "UEFI firmware",
+        "EDK II",
+        "Jetson UEFI",
+        "[0000.",
+    ]) || (open && line == "=>")
     {
         Some(S::Loader)
-    } else if begins(&["[  OK  ]", "[FAILED]", "[DEPEND]", "systemd[1]:", "[talos]", "Waiting for system to finish booting"])
-        || (begins(&["Welcome to "]) && line.ends_with('!') && before < Some(S::Setup))
+    } else if begins(&[
+        "[  OK  ]",
+        "[FAILED]",
+        "[DEPEND]",
+        "systemd[1]:",
+        "[talos]",
+        "Waiting for system to finish booting",
+    ]) || (begins(&["Welcome to "]) && line.ends_with('!') && before < Some(S::Setup))
     {
         // A service that starts later does not log anybody out.
         match before {
             Some(S::Setup | S::Login | S::Shell) => before,
             _ => Some(S::System),
         }
-    } else if has(&["Create root password", "Repeat root password", "provide a username", "You are required to change your password"])
-        || begins(&["New password:", "Current password:", "Retype new password:"])
+    } else if has(&[
+        "Create root password",
+        "Repeat root password",
+        "provide a username",
+        "You are required to change your password",
+    ]) || begins(&["New password:", "Current password:", "Retype new password:"])
     {
         Some(S::Setup)
     } else if is_login(line, open) {
@@ -127,7 +160,9 @@ fn after(before: Option<BootStage>, line: &str, open: bool) -> Option<BootStage>
 fn by_kernel(before: Option<BootStage>, seconds: u64, line: &str) -> BootStage {
     use BootStage as S;
     match before {
-        Some(S::System | S::Setup | S::Login | S::Shell | S::Stopping | S::Halted | S::Rescue) if seconds > 5 => {
+        Some(S::System | S::Setup | S::Login | S::Shell | S::Stopping | S::Halted | S::Rescue)
+            if seconds > 5 =>
+        {
             before.unwrap_or(S::System)
         }
         // systemd talks through the kernel's log until its own is up.
@@ -158,9 +193,8 @@ fn is_login(line: &str, open: bool) -> bool {
 /// `root@node1:~# `, with or without a command behind it.
 fn is_shell(line: &str) -> bool {
     let Some((user, rest)) = line.split_once('@') else { return false };
-    let name = |text: &str| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
+    let name =
+        |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     let Some((host, path)) = rest.split_once(':') else { return false };
     let end = path.find(['#', '$']).unwrap_or(path.len());
     let (path, sign) = path.split_at(end);
@@ -218,12 +252,18 @@ mod tests {
         for (screen, stage) in [
             ("turing-rk1 login: root (automatic login)", S::Login),
             ("Create root password: ", S::Setup),
-            ("You are required to change your password immediately (administrator enforced).\nChanging password for ubuntu.\nCurrent password: ", S::Setup),
+            (
+                "You are required to change your password immediately (administrator enforced).\nChanging password for ubuntu.\nCurrent password: ",
+                S::Setup,
+            ),
             ("[ 8123.100000] eth0: link becomes ready\n", S::System),
             ("node1 login: \n[   43.123456] IPv6: ADDRCONF(NETDEV_CHANGE): eth0\n", S::Login),
             ("You are in emergency mode. After logging in, type", S::Rescue),
             ("BusyBox v1.36\n\n(initramfs) ", S::Rescue),
-            ("[  OK  ] Reached target poweroff.target - System Power Off.\n[  99.000000] reboot: Power down\n", S::Halted),
+            (
+                "[  OK  ] Reached target poweroff.target - System Power Off.\n[  99.000000] reboot: Power down\n",
+                S::Halted,
+            ),
             ("U-Boot 2024.10\n=> ", S::Loader),
             ("[   12.000001] [talos] task startAllServices (1/1)", S::System),
             ("pi@cm4:/etc/network$ ", S::Shell),

@@ -14,8 +14,7 @@ fn attempt() -> Attempt {
 fn a_bmc_that_is_silent_is_asked_ever_more_rarely_and_one_that_refuses_is_not_asked_again() {
     let interval = Duration::from_secs(2);
     let gone = BmcError::Unreachable { attempt: attempt(), source: "no route".into() };
-    let waits: Vec<u64> =
-        (1..=8).map(|n| next_look(&gone, n, interval).0.unwrap().as_secs()).collect();
+    let waits: Vec<u64> = (1..=8).map(|n| next_look(&gone, n, interval).0.unwrap().as_secs()).collect();
     assert_eq!(waits, [4, 8, 16, 30, 30, 30, 30, 30]);
     let wrong = BmcError::Auth { attempt: attempt(), reason: AuthReason::Wrong };
     assert_eq!(next_look(&wrong, 1, interval), (None, None));

@@ -77,7 +77,9 @@ struct Screen {
 impl Screen {
     /// Shows what the node wrote.
     fn hear(&mut self, text: &str, keys: bool) {
-        for (sequence, on) in [("\x1b[?1049h", true), ("\x1b[?47h", true), ("\x1b[?1049l", false), ("\x1b[?47l", false)] {
+        for (sequence, on) in
+            [("\x1b[?1049h", true), ("\x1b[?47h", true), ("\x1b[?1049l", false), ("\x1b[?47l", false)]
+        {
             if text.contains(sequence) {
                 self.other_screen = on;
             }
@@ -90,10 +92,8 @@ impl Screen {
     /// A line of ours between those of the node.
     fn say(&mut self, style: Style, text: &str) {
         let text = words::wrap(&format!("[{text}]"), 0, 1).replace('\n', "\r\n");
-        let colour = !matches!(
-            anstream::AutoStream::choice(&std::io::stdout()),
-            anstream::ColorChoice::Never
-        );
+        let colour =
+            !matches!(anstream::AutoStream::choice(&std::io::stdout()), anstream::ColorChoice::Never);
         let text = if colour { paint(style, text) } else { text };
         let keys = self.line.hear("\r\n", width());
         print(&format!("{}{text}\r\n", if keys.is_empty() { "\r\n" } else { &keys }));

@@ -7,7 +7,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use turingpi_provision::board::ConsoleEvent;
 
-use super::{Cleaner, GAP, Opened, args::History, ended, notice, print, result, sleep, tell, terminal::Signals, terminal::keyboard};
+use super::{
+    Cleaner, GAP, Opened, args::History, ended, notice, print, result, sleep, tell, terminal::Signals,
+    terminal::keyboard,
+};
 use crate::{
     exit::{self, Exit},
     render::out::say,

@@ -152,7 +152,8 @@ fn cells(text: &str) -> usize {
 /// Whether what stands before the cursor asks for something that nobody else should see.
 fn asks_for_secret(prompt: &str) -> bool {
     let prompt = prompt.trim_end().to_lowercase();
-    prompt.ends_with(':') && ["password", "passphrase", "passcode", "secret", "pin:"].iter().any(|w| prompt.contains(w))
+    prompt.ends_with(':')
+        && ["password", "passphrase", "passcode", "secret", "pin:"].iter().any(|w| prompt.contains(w))
 }
 
 #[cfg(test)]
@@ -204,7 +205,12 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        for prompt in ["Password: ", "root@node1's password: ", "Create root password: ", "Enter passphrase for /dev/sda: "] {
+        for prompt in [
+            "Password: ",
+            "root@node1's password: ",
+            "Create root password: ",
+            "Enter passphrase for /dev/sda: ",
+        ] {
             let mut line = Line::behind("login: root\r\n");
             line.hear(prompt, 80);
             let (out, outcomes) = line.press(b"hunter2\r", 80);

@@ -28,7 +28,8 @@ impl Log {
             use std::os::unix::fs::PermissionsExt as _;
             let about = file.metadata().map_err(|e| cannot(path, e))?;
             if about.is_file() && about.permissions().mode() & 0o077 != 0 {
-                let what = format!("others can read the log `{}`, and a console shows passwords", path.display());
+                let what =
+                    format!("others can read the log `{}`, and a console shows passwords", path.display());
                 return Err(Failure::new(FailureClass::Config, what)
                     .hint(format!("Run `chmod 600 {}`, or name another file.", path.display()))
                     .into());

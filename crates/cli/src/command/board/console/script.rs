@@ -145,13 +145,15 @@ async fn expect(
 
 fn too_late(name: &str, pattern: &Regex, limit: Duration, seen: &Seen) -> Exit {
     let limit = crate::render::words::duration(limit);
-    let failure =
-        Failure::new(FailureClass::Timeout, format!("the console of {name} did not show `{pattern}` within {limit}"));
+    let failure = Failure::new(
+        FailureClass::Timeout,
+        format!("the console of {name} did not show `{pattern}` within {limit}"),
+    );
     let last = seen.last_lines(TOLD);
     let failure = match last.is_empty() {
-        true => failure
-            .source(std::io::Error::other("it showed nothing at all"))
-            .hint("Is the slot on (`turingpi board power status`)? What came before counts only with `--history`."),
+        true => failure.source(std::io::Error::other("it showed nothing at all")).hint(
+            "Is the slot on (`turingpi board power status`)? What came before counts only with `--history`.",
+        ),
         false => failure
             .source(std::io::Error::other(format!("it showed last:\n{last}")))
             .hint("Look at it with `turingpi board console`; give more time with `--timeout`."),

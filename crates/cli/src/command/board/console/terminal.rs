@@ -109,12 +109,8 @@ impl Signals {
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal};
-            let kinds = [
-                SignalKind::interrupt(),
-                SignalKind::terminate(),
-                SignalKind::hangup(),
-                SignalKind::quit(),
-            ];
+            let kinds =
+                [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
             Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
         }
         #[cfg(not(unix))]

@@ -93,9 +93,8 @@ impl Face {
         if let Some(panel) = self.panels.get_mut(board) {
             panel.asking = None;
             panel.closed = None;
-            panel.next = seen
-                .next_look_seconds
-                .map(|seconds| seen.at + std::time::Duration::from_secs(seconds));
+            panel.next =
+                seen.next_look_seconds.map(|seconds| seen.at + std::time::Duration::from_secs(seconds));
             panel.seen = Some(seen);
         }
     }
