@@ -164,8 +164,7 @@ fn page(face: &Face) -> String {
     let width = width.clamp(40, 400);
     let height = render::watch::page_height(face, width);
     let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
-    let drawn = terminal.draw(|frame| render::watch::draw_page(frame, face));
-    drop(drawn);
+    let Ok(_) = terminal.draw(|frame| render::watch::draw_page(frame, face));
     let buffer = terminal.backend().buffer();
     let rows = buffer.content().chunks(usize::from(width));
     let rows = rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned());
