@@ -21,7 +21,7 @@ use turingpi_engine::{
     Reconcile, Stage, State, StateStore as _, StepContext, Subject, Summary,
 };
 
-use super::{BoardDesk, OpenBoard};
+use super::{BoardDesk, Occupant, OpenBoard};
 
 /// What to flash, and where.
 #[derive(Debug, Clone)]
@@ -67,6 +67,15 @@ pub enum SlotState {
     Untouched,
     /// Unknown: a flash was begun and did not end.
     HalfWritten,
+}
+
+/// What a flash would do.
+#[derive(Debug, Clone)]
+pub struct FlashPlan {
+    /// The steps.
+    pub preview: Preview,
+    /// Slots that are not flashed, run now, and are off meanwhile, because a flash of this board might hit them.
+    pub interrupted: Vec<Occupant>,
 }
 
 /// A flash that was prepared: plan it, run it, and ask how the slots are.
@@ -139,13 +148,24 @@ async fn digest_of(source: &FlashSource, fetcher: &Fetcher) -> Result<Option<Sha
 }
 
 impl Flash<'_> {
-    /// What would be done.
+    /// What would be done, and who else is cut meanwhile.
     ///
     /// # Errors
     /// `Unreachable` and others when a board cannot be looked at.
-    pub async fn plan(&self) -> Result<Preview, Failure> {
+    pub async fn plan(&self) -> Result<FlashPlan, Failure> {
         let sink = Arc::new(|_: &turingpi_engine::Event| {});
-        self.executor(sink, &Cancellation::new()).preview(&self.target).await
+        let preview = self.executor(sink, &Cancellation::new()).preview(&self.target).await?;
+        let mut interrupted = Vec::new();
+        if !preview.is_empty() {
+            let (state, _) = self.desk.store.load().await?;
+            let facts = self.target.observe(&self.desk.silent_context()).await?;
+            for board in &self.target.boards {
+                let Some(facts) = facts.get(board.name()) else { continue };
+                let slots = self.target.interrupted(board, facts, &state)?;
+                interrupted.extend(self.desk.occupants(board, &slots).await);
+            }
+        }
+        Ok(FlashPlan { preview, interrupted })
     }
 
     /// Does it. Slots of one board are written one after the other, those of several boards side by side; a slot boots
@@ -268,20 +288,47 @@ impl Reconcile for Target {
 }
 
 impl Target {
-    /// One lane a slot that is still to be flashed, in order: the lock on the board's one transfer serves them so.
-    fn board(&self, board: &OpenBoard, facts: &BoardFacts, state: &State) -> Result<Vec<Lane>, Failure> {
+    /// The slots of a board that are still to be flashed.
+    fn open(&self, board: &OpenBoard, state: &State) -> Result<Vec<SlotRef>, Failure> {
         let mut open = Vec::new();
         for slot in &self.request.slots {
             let place = board.place(*slot);
-            let fresh = last_flash(state, &place)?;
-            if !self.held.contains(&place) && self.before.get(&place) == Some(&fresh) {
+            let now = last_flash(state, &place)?;
+            if !self.held.contains(&place) && self.before.get(&place) == Some(&now) {
                 open.push(place);
             }
         }
-        let neighbours = Neighbours {
+        Ok(open)
+    }
+
+    fn neighbours(&self, board: &OpenBoard, open: &[SlotRef]) -> Neighbours {
+        Neighbours {
             running: self.request.keep_on.iter().map(|slot| board.place(*slot)).collect(),
             flashed_too: open.iter().cloned().collect(),
-        };
+        }
+    }
+
+    /// Slots beside those to be flashed that run and are off meanwhile.
+    fn interrupted(
+        &self,
+        board: &OpenBoard,
+        facts: &BoardFacts,
+        state: &State,
+    ) -> Result<Vec<Slot>, Failure> {
+        let open = self.open(board, state)?;
+        let neighbours = self.neighbours(board, &open);
+        let mut slots = BTreeSet::new();
+        for place in open.iter().filter(|_| facts.about.may_flash_another_slot()) {
+            slots.extend(to_power_off(place, &facts.power, state, &neighbours, "")?);
+        }
+        slots.retain(|slot| !neighbours.flashed_too.contains(&board.place(*slot)));
+        Ok(slots.into_iter().collect())
+    }
+
+    /// One lane a slot that is still to be flashed, in order: the lock on the board's one transfer serves them so.
+    fn board(&self, board: &OpenBoard, facts: &BoardFacts, state: &State) -> Result<Vec<Lane>, Failure> {
+        let open = self.open(board, state)?;
+        let neighbours = self.neighbours(board, &open);
         let mut lanes = Vec::new();
         for (index, place) in open.iter().enumerate() {
             let name = board.occupant(place.slot);

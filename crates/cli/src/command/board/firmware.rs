@@ -45,6 +45,10 @@ pub(super) async fn run(global: &Global, which: &Which, args: &args::Firmware) -
     open.keep_login()?;
     let staged = match staged {
         Ok(staged) => staged,
+        Err(failure) if open.text => {
+            super::flash::failures(&failure, &screen);
+            return Ok(exit::code(failure.class()));
+        }
         Err(failure) => return end(&open, None, None, Some(failure)),
     };
     if open.text {

@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use turingpi_provision::{
     bmc::Power,
-    board::{Flash, FlashRequest, OpenBoard, SlotEnd, SlotState},
+    board::{Flash, FlashPlan, FlashRequest, OpenBoard, SlotEnd, SlotState},
     cluster::{
         ImageSpec, Source,
         imaging::{AfterFlash, FlashSource},
@@ -17,7 +17,7 @@ use turingpi_provision::{
 
 use super::{
     args::{self, Which},
-    desk::{desk, tell_notes},
+    desk::{agree, desk, tell_notes},
 };
 use crate::{
     args::{Global, Output},
@@ -54,11 +54,22 @@ async fn carry_out(
     flash: &Flash<'_>,
 ) -> Result<u8, Exit> {
     let text = global.output == Output::Text;
-    let preview = session::until_stopped(flash.plan()).await??;
+    let FlashPlan { preview, interrupted } = session::until_stopped(flash.plan()).await??;
     if text && !preview.is_empty() {
         say!("{}", render::text(&preview, render::Detail::of(global.verbose)));
     }
     let approval = approval(args, boards, &preview, text).await?;
+    if !interrupted.is_empty()
+        && !args.approve.iter().any(|word| preview.digest().starts_with(&word.to_ascii_lowercase()))
+    {
+        let words: Vec<String> = interrupted.iter().map(|occupant| occupant.words()).collect();
+        let what = format!(
+            "On this board a flash might hit another module, so {} is off meanwhile and comes on again. `--keep-on` leaves \
+             slots on whose system is known to boot.",
+            words.join(", ")
+        );
+        agree(text, args.yes, &what).await?;
+    }
     let cancellation = Cancellation::new();
     let ears = session::stop_on_signals(&cancellation);
     let screen = Screen::new(global, false, desk.state_folder().join("runs"));
@@ -255,7 +266,7 @@ fn tell(result: Result<Summary, Failure>, ends: &[SlotEnd], screen: &Screen) -> 
     Ok(code)
 }
 
-fn failures(failure: &Failure, screen: &Screen) {
+pub(super) fn failures(failure: &Failure, screen: &Screen) {
     let summary = screen.events().into_iter().rev().find_map(|event| match event.kind {
         EventKind::RunFinished { summary } => Some(summary),
         _ => None,
@@ -285,7 +296,7 @@ fn slot(end: &SlotEnd) -> String {
         SlotState::HeldAlready => format!("slot {} held this image already and is {power}", end.name),
         SlotState::Untouched => format!("slot {} was not written and is {power}", end.name),
         SlotState::HalfWritten => format!(
-            "slot {} is half written and is {power}: it boots nothing until it is flashed again",
+            "slot {} is {power}: a flash was begun there and did not end, so flash it again before you use it",
             end.name
         ),
     }
