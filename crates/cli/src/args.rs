@@ -118,6 +118,9 @@ pub(crate) enum Command {
         turingpi board flash -n 2 armbian.img.xz\n  turingpi board discover"
     )]
     Board(crate::command::board::Board),
+    /// Operating system images: list, download, check, look inside, make room
+    #[command(after_help = crate::command::image::EXAMPLES)]
+    Image(crate::command::image::Image),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:\n  \
         turingpi completions bash > ~/.local/share/bash-completion/completions/turingpi\n  \

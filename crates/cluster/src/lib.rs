@@ -6,6 +6,7 @@
 //! - [`Host`] runs typed operations on a node and [`prepare_steps`] makes it fit for Kubernetes.
 //! - [`kube`] reads and changes a cluster through its API and keeps kubeconfig files; [`ready`] has the named conditions
 //!   to wait for and judges a cluster's health.
+//! - [`images`] knows images by name, proves and keeps them, unpacks them as streams and looks inside.
 //! - [`fetch`] downloads with a digest, resumed after a cut, into a cache.
 //!
 //! # What it does not do
@@ -39,6 +40,7 @@ pub mod fetch;
 pub mod first_boot;
 mod host;
 mod hosts;
+pub mod images;
 pub mod imaging;
 pub mod kube;
 mod network;

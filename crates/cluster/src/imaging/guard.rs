@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use turingpi_bmc::{BmcClient, ImageEncoding, ImageUpload, PerSlot, Power, Slot, Transfer};
+use turingpi_bmc::{BmcClient, PerSlot, Power, Slot, Transfer};
 use turingpi_engine::{Change, Failure, FailureClass, Probe, StepContext, StepDescription, Verdict};
 use turingpi_ssh::{HostKeyPolicy, SshTarget};
 
@@ -97,17 +97,14 @@ impl Guard {
     }
 
     /// Refuses an image that is larger than the module's eMMC, as far as both are known.
-    pub(super) fn fits(&self, upload: &ImageUpload) -> Result<(), Failure> {
-        let (Some(room), ImageEncoding::Raw) = (self.cx.emmc_bytes, upload.encoding) else { return Ok(()) };
-        if upload.length <= room {
+    pub(super) fn fits(&self, image: &str, raw_bytes: Option<u64>) -> Result<(), Failure> {
+        let (Some(room), Some(bytes)) = (self.cx.emmc_bytes, raw_bytes) else { return Ok(()) };
+        if bytes <= room {
             return Ok(());
         }
         Err(Failure::new(
             FailureClass::Refused,
-            format!(
-                "image `{}` has {} bytes, and the eMMC of slot {} only {room}",
-                upload.name, upload.length, self.place
-            ),
+            format!("image `{image}` has {bytes} bytes, and the eMMC of slot {} only {room}", self.place),
         )
         .hint("Take a smaller image, or correct the size of the eMMC."))
     }

@@ -187,6 +187,9 @@ is powered on, and its serial console has to show the new system.
 --local and --url let the BMC read the image itself: it checks no digest of its
 own files, unpacks only what is called .xz, and must trust the web server.
 
+Images may be raw or packed with xz, zstd, gzip or bzip2: what the board's
+firmware cannot unpack is unpacked while it is sent.
+
 After a cut, run it again: what was half written is written anew. --resume leaves
 out slots that hold this image already.
 
@@ -197,6 +200,7 @@ where state is flashed, held-already, untouched or half-written.
 Examples:
   turingpi board flash -n 1 armbian.img.xz
   turingpi board flash -n 1,2 armbian.img --approve node1,node2
+  turingpi board flash -n 3 armbian           # from `turingpi image list`
   turingpi board flash -n 4 https://example.net/a.img.xz --sha256 HEX
   turingpi board flash -n 2 --local /mnt/sdcard/a.img.xz --leave-off";
 
@@ -486,7 +490,7 @@ pub(crate) struct Trust {
 
 #[derive(Debug, Args)]
 pub(crate) struct Flash {
-    /// The image: a path or an http(s) URL
+    /// The image: a path, an http(s) URL, or a name of `turingpi image list`
     #[arg(value_name = "IMAGE", required_unless_present_any = ["local", "url", "image"])]
     pub(crate) source: Option<String>,
     /// The image, as `tpi` takes it

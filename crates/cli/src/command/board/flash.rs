@@ -1,6 +1,6 @@
 //! `turingpi board flash`
 
-use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use turingpi_provision::{
@@ -13,6 +13,7 @@ use turingpi_provision::{
     engine::{
         Approval, Cancellation, EventKind, EventSink, Failure, FailureClass, Preview, Risk, Subject, Summary,
     },
+    images::{ImageFile, ImageSource, Trust, Want},
 };
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::{
     args::{Global, Output},
+    command::image::{self, progress::Bar},
     exit::{self, Exit},
     render::{
         failure,
@@ -34,7 +36,8 @@ use crate::{
 };
 
 pub(super) async fn run(global: &Global, which: &Which, args: &args::Flash) -> Result<u8, Exit> {
-    let request = request(args)?;
+    let (source, _in_use) = source(global, args).await?;
+    let request = request(args, source);
     let desk = desk(global, which).await?;
     let boards = session::until_stopped(desk.connect_all()).await??;
     boards.iter().for_each(|board| tell_notes(global, board));
@@ -82,29 +85,31 @@ async fn carry_out(
     if text { tell(result, &ends, &screen) } else { Ok(stream(result, &ends)) }
 }
 
-fn request(args: &args::Flash) -> Result<FlashRequest, Exit> {
+fn request(args: &args::Flash, source: FlashSource) -> FlashRequest {
     let after = match (args.leave_off, args.no_boot_check) {
         (true, _) => AfterFlash::LeaveOff,
         (false, true) => AfterFlash::PowerOn,
         (false, false) => AfterFlash::ProveBoot(Duration::from_secs(args.boot_seconds)),
     };
-    Ok(FlashRequest {
+    FlashRequest {
         slots: args.slots.list(),
-        source: source(args)?,
+        source,
         after,
         keep_on: args.keep_on.clone(),
         emmc_bytes: args.emmc,
         resume: args.resume,
-    })
+    }
 }
 
-fn source(args: &args::Flash) -> Result<FlashSource, Exit> {
+/// Where the image comes from. What has to be downloaded here is downloaded and proved before any board is called; the
+/// second value keeps it in the cache.
+async fn source(global: &Global, args: &args::Flash) -> Result<(FlashSource, Option<ImageFile>), Exit> {
     if let Some(path) = &args.local {
-        return Ok(FlashSource::OnBmc(path.clone()));
+        return Ok((FlashSource::OnBmc(path.clone()), None));
     }
     if let Some(text) = &args.url {
         return match text.parse() {
-            Ok(Source::Url(url)) => Ok(FlashSource::ByBmc { url, sha256: args.sha256.clone() }),
+            Ok(Source::Url(url)) => Ok((FlashSource::ByBmc { url, sha256: args.sha256.clone() }, None)),
             _ => Err(Failure::new(FailureClass::Usage, format!("`{text}` is not a URL"))
                 .hint(
                     "The BMC downloads over http and https; a file that lies on it is named with `--local`.",
@@ -113,22 +118,47 @@ fn source(args: &args::Flash) -> Result<FlashSource, Exit> {
         };
     }
     let text = args.source.as_ref().or(args.image.as_ref()).cloned().unwrap_or_default();
-    let source: Source = text.parse().map_err(|e: turingpi_provision::cluster::fetch::InvalidSource| {
-        Failure::new(FailureClass::Usage, e.to_string())
-    })?;
-    if let Source::Path(path) = &source
-        && !path.is_file()
-    {
-        return Err(Failure::new(FailureClass::Config, format!("there is no image `{}`", path.display()))
-            .hint("Give the path of a file, or an http(s) URL.")
+    let store = image::open(global, &image::Common::default()).await?;
+    let source = store.resolve(&text, Path::new(""))?;
+    if let ImageSource::Path(path) = &source {
+        if !path.is_file() {
+            return Err(Failure::new(
+                FailureClass::Config,
+                format!("there is no image `{}`", path.display()),
+            )
+            .hint("Give the path of a file, a name of `turingpi image list`, or an http(s) URL.")
             .into());
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let spec = ImageSpec { name, source: Source::Path(path.clone()), sha256: args.sha256.clone() };
+        return Ok((FlashSource::Upload(spec), None));
+    }
+    let bar = Bar::new(global, &source.to_string());
+    let want = Want { sha256: args.sha256.clone(), ..Want::default() };
+    let obtained =
+        session::until_stopped(store.obtain(&source, &want, &|done, total| bar.show(done, total))).await??;
+    drop(bar);
+    let file = obtained.file.hashed(&|_, _| ()).await?;
+    if obtained.trust == Trust::FirstUse {
+        talk!(
+            "{}",
+            words::wrap(
+                &format!(
+                    "note: nobody publishes a digest of {source}; what came now is remembered: sha256 {}",
+                    file.sha256().map(ToString::to_string).unwrap_or_default()
+                ),
+                0,
+                6
+            )
+        );
     }
     let name = match &source {
-        Source::Path(path) => path.file_name().map(|n| n.to_string_lossy().into_owned()),
-        Source::Url(url) => url.path_segments().and_then(|mut s| s.next_back()).map(str::to_owned),
+        ImageSource::Catalogue(entry) => entry.name.clone(),
+        _ => file.name().to_owned(),
     };
-    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| "image".to_owned());
-    Ok(FlashSource::Upload(ImageSpec { name, source, sha256: args.sha256.clone() }))
+    let spec =
+        ImageSpec { name, source: Source::Path(file.path().to_owned()), sha256: file.sha256().cloned() };
+    Ok((FlashSource::Upload(spec), Some(file)))
 }
 
 /// What the person agrees to: slots by name for the loss of data, `--yes` for neighbours that are off meanwhile.
