@@ -2,7 +2,8 @@
 
 use crate::support::{ONE, Place};
 
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 12] = [
+    "board",
     "init",
     "validate",
     "plan",

@@ -146,8 +146,7 @@ impl Guard {
         let id = flash_step_id(&self.node);
         cx.update_state(|state| {
             // A record goes away before the first byte: where there is one, no flash was begun after it.
-            let known = self.cx.reason == FlashReason::NeverFlashed
-                || SlotRecord::read(state, &self.place)?.is_some();
+            let known = self.cx.certain || SlotRecord::read(state, &self.place)?.is_some();
             if known {
                 state.in_doubt.remove(&id);
             }

@@ -127,6 +127,8 @@ pub struct FlashContext {
     pub neighbours: Neighbours,
     /// Slots that run now and will be off during the flash, for the plan.
     pub interrupted: Vec<Slot>,
+    /// Whether the slot's content was in no doubt before: then a flash that does not come to begin leaves no doubt either.
+    pub certain: bool,
     /// Whether slots that were powered off for safety come on again after this flash; not while others follow that need
     /// them off again.
     pub restore_after: bool,
@@ -143,6 +145,7 @@ impl From<&ImagingContext> for FlashContext {
             reason: cx.reason,
             neighbours: cx.neighbours.clone(),
             interrupted: Vec::new(),
+            certain: cx.reason == FlashReason::NeverFlashed,
             restore_after: true,
             emmc_bytes: None,
         }

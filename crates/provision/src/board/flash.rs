@@ -347,6 +347,7 @@ impl Target {
                     .into_iter()
                     .filter(|slot| !neighbours.flashed_too.contains(&board.place(*slot)))
                     .collect(),
+                certain: !doubt,
                 // They go off again for the next slot: what would they come on for?
                 restore_after: index + 1 == open.len(),
                 emmc_bytes: self.request.emmc_bytes,
