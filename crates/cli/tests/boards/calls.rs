@@ -12,9 +12,9 @@ async fn every_verb_answers_in_text_and_in_json() {
     let read: [(&[&str], &str, &str); 8] = [
         (&["info"], "bmcd 2.3.4", "about"),
         (&["about"], "Turing Pi 2 v2.5", "fingerprint"),
-        (&["power", "status"], "1     on", "slots"),
+        (&["power", "status"], "1 on", "slots"),
         (&["usb", "status"], "slot 1 is a device", "usb"),
-        (&["node-info"], "SLOT  NAME", "nodes"),
+        (&["node-info"], "SLOT NAME", "nodes"),
         (&["cooling", "status"], "system fan", "devices"),
         (&["sdcard"], "/mnt/sdcard", "sd_card"),
         (&["transfer"], "no transfer since", "transfer"),

@@ -63,15 +63,14 @@ async fn losing_data_needs_the_slots_name_and_yes_is_not_enough() {
         .run(&["flash", "-n", "2", "a.img", "--yes"])
         .ends(3)
         .says(&["would be lost", "`--yes` is not enough"]);
-    let digest = told
-        .err
-        .split("exactly this plan with `--approve")
+    let flat = told.err.split_whitespace().collect::<Vec<_>>().join(" ");
+    let digest = flat
+        .split("exactly this plan with `--approve ")
         .nth(1)
         .unwrap()
         .split('`')
         .next()
         .unwrap()
-        .trim()
         .to_owned();
     bench.run(&["flash", "-n", "2", "a.img", "--approve", "1"]).ends(64).says(&["cannot be approved"]);
     bench
@@ -79,8 +78,7 @@ async fn losing_data_needs_the_slots_name_and_yes_is_not_enough() {
         .ends(3)
         .says(&["is not the one you approved"]);
     assert_eq!(bench.board().jobs_started(), 0);
-    bench.run(&["flash", "-n", "2", "a.img", "--no-boot-check", "--approve", "2"]).ends(0);
-    assert!(digest.len() >= 12, "{digest}");
+    bench.run(&["flash", "-n", "2", "a.img", "--approve", &digest]).ends(0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,7 +91,7 @@ async fn a_wrong_digest_a_missing_file_and_an_image_too_large_touch_nothing() {
         bench.run(&args)
     };
     flash(&["a.img", "--sha256", &"0".repeat(64)]).ends(8).says(&["is not what was expected"]);
-    flash(&["gone.img"]).ends(4).says(&["there is no image", "image list"]);
+    flash(&["./gone.img"]).ends(4).says(&["there is no image", "image list"]);
     flash(&["no-such-name"]).ends(64).says(&["neither an image of the catalogue nor a file"]);
     flash(&["a.img", "--emmc", "4096"]).ends(8).says(&["only 4096"]);
     assert_eq!(bench.board().jobs_started(), 0);
@@ -106,7 +104,7 @@ async fn a_foreign_transfer_is_left_alone() {
     bench.image("a.img", &small().raw());
     bench.board().ghost_flash(4);
     bench
-        .run(&["flash", "-n", "2", "a.img", "--approve", "2"])
+        .run(&["flash", "-n", "2", "a.img", "--approve", "2", "--yes"])
         .ends(7)
         .says(&["transfer that is not ours", "was not written"]);
     assert_eq!(bench.board().jobs_started(), 1);

@@ -51,7 +51,8 @@ fn help_fits_a_terminal_and_its_examples_are_understood() {
         assert!(group || (help.contains("Example") && help.contains("JSON:")), "{verb:?}\n{help}");
         let examples = help.split("Example").nth(1).unwrap_or_default();
         for line in examples.lines().filter_map(|l| l.strip_prefix("  turingpi ")) {
-            let line = line.split(['#', '|']).next().unwrap().replace('\'', "\"");
+            let line =
+                line.split(['#', '|']).next().unwrap().replace('\'', "\"").replace("HEX", &"0".repeat(64));
             let words: Vec<String> = line
                 .split('"')
                 .enumerate()

@@ -151,8 +151,7 @@ pub(crate) enum Verb {
         after_help = "The first certificate seen is pinned and reported; another one is refused from\n\
         then on. Compare a new one on the board itself before you pin it.\n\n\
         JSON: {\"board\",\"pinned\",\"shown\",\"matches\",\"from_document\"}\n\n\
-        Examples:\n  turingpi board trust\n  turingpi board trust --forget\n  \
-        turingpi board trust --pin 5A:3F:…   # 32 bytes"
+        Examples:\n  turingpi board trust\n  turingpi board trust --forget"
     )]
     Trust(Trust),
     /// Write an image to slots, and see them boot it

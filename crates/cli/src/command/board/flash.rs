@@ -62,9 +62,8 @@ async fn carry_out(
         say!("{}", render::text(&preview, render::Detail::of(global.verbose)));
     }
     let approval = approval(args, boards, &preview, text).await?;
-    if !interrupted.is_empty()
-        && !args.approve.iter().any(|word| preview.digest().starts_with(&word.to_ascii_lowercase()))
-    {
+    // Who approved exactly this plan has approved its neighbours, too; others were checked to be slots.
+    if !interrupted.is_empty() && !args.approve.iter().any(|word| is_digest(word)) {
         let words: Vec<String> = interrupted.iter().map(|occupant| occupant.words()).collect();
         let what = format!(
             "On this board a flash might hit another module, so {} is off meanwhile and comes on again. `--keep-on` leaves \
@@ -180,7 +179,7 @@ async fn approval(
         );
         if let Some((board, slot)) = named {
             approval = approval.subject(Subject::node(board.occupant(slot)));
-        } else if word.len() >= 12 && word.chars().all(|c| c.is_ascii_hexdigit()) {
+        } else if is_digest(word) {
             if !digest.starts_with(&word.to_ascii_lowercase()) {
                 let now = render::short_digest(preview);
                 return Err(Failure::new(
@@ -209,6 +208,11 @@ async fn approval(
     }
     let preview = preview.clone();
     session::ask(move || ask(&preview)).await?
+}
+
+/// Whether a word of `--approve` is the digest of a plan rather than a slot.
+fn is_digest(word: &str) -> bool {
+    word.len() >= 12 && word.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 fn names(preview: &Preview) -> Vec<String> {
