@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use turingpi_bmc::{
-    About, Attempt, BackupSink, BmcClient, BmcError, Console, CoolingDevice, FirmwareSource, FlashProgress,
-    Flashed, Generation, ImageUpload, Info, NodeInfo, NodeInfoChange, PerSlot, Power, RemoteImage, SdCard,
-    SerialState, Slot, StagedFirmware, Temperature, Transfer, UartEncoding, UartMark, UartText, UsbMode,
-    UsbRoute, UsbState,
+    About, Attempt, BackupSink, BmcClient, BmcError, Console, CoolingDevice, FirmwareSource, FlashObserver,
+    FlashProgress, Flashed, Generation, ImageUpload, Info, NodeInfo, NodeInfoChange, PerSlot, Power,
+    RemoteImage, SdCard, SerialState, Slot, StagedFirmware, Temperature, Transfer, UartEncoding, UartMark,
+    UartText, UsbMode, UsbRoute, UsbState,
 };
 use turingpi_engine::{
     Cancellation, Event, EventKind, Failure, FailureClass, InDoubt, MemoryStateStore, Risk, State, Step,

@@ -511,8 +511,8 @@ pub(crate) struct Flash {
     #[arg(long, value_name = "NAME|DIGEST", value_delimiter = ',')]
     pub(crate) approve: Vec<String>,
     /// Accept what only interrupts: neighbours that are off meanwhile
-    #[command(flatten)]
-    pub(crate) yes: Yes,
+    #[arg(short, long)]
+    pub(crate) yes: bool,
     /// Leave the slots off afterwards
     #[arg(long)]
     pub(crate) leave_off: bool,

@@ -70,7 +70,7 @@ async fn carry_out(
              slots on whose system is known to boot.",
             words.join(", ")
         );
-        agree(text, args.yes, &what).await?;
+        agree(text, args::Yes { yes: args.yes }, &what).await?;
     }
     let cancellation = Cancellation::new();
     let ears = session::stop_on_signals(&cancellation);
@@ -168,7 +168,7 @@ async fn approval(
     text: bool,
 ) -> Result<Approval, Exit> {
     let digest = preview.digest();
-    let mut approval = if args.yes.yes { Approval::disruptive() } else { Approval::safe_only() };
+    let mut approval = if args.yes { Approval::disruptive() } else { Approval::safe_only() };
     let slots = args.slots.list();
     for word in &args.approve {
         let named = boards.iter().flat_map(|board| slots.iter().map(move |slot| (board, *slot))).find(
