@@ -147,7 +147,7 @@ async fn firmware_1_works_over_plain_http_and_gets_no_password() {
     assert!(bench.address().starts_with("http://"));
     bench.run(&["info"]).ends(0).says(&["neither encryption nor a login", "firmware 1.1.0"]);
     bench.run(&["power", "on", "-n", "1"]).ends(0);
-    assert_eq!(bench.board().power_intent()[0], true);
+    assert!(bench.board().power_intent()[0]);
     bench.run(&["usb", "status"]).ends(0);
     bench.image("a.img", b"an image");
     bench.run(&["flash", "-n", "1", "a.img", "--approve", "1"]).ends(8).says(&["SD card"]);
