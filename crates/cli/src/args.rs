@@ -103,7 +103,8 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  turingpi simulate                   # one board, four empty slots\n  \
         turingpi simulate cluster.yaml --write sim\n  \
-        turingpi apply sim/cluster.yaml     # in another terminal"
+        turingpi apply sim/cluster.yaml     # in another terminal\n  \
+        turingpi simulate --firmware 2.0.5 --revision 2.4 --sd-card armbian.img"
     )]
     Simulate(Simulate),
     /// Look for everything that would get in the way, and say what to do about it
@@ -260,6 +261,9 @@ pub(crate) struct Simulate {
     /// How fast simulated time passes: 1 is about as slow as a real board
     #[arg(long, value_name = "FACTOR", default_value_t = 0.08)]
     pub(crate) pace: f64,
+    #[cfg(feature = "simulate")]
+    #[command(flatten)]
+    pub(crate) hardware: crate::simulate::Hardware,
 }
 
 #[derive(Debug, Args)]

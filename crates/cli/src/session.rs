@@ -278,7 +278,8 @@ impl Opened {
 
     #[cfg(feature = "simulate")]
     async fn simulated(global: &Global, loaded: Loaded, pace: f64) -> Result<Self, Exit> {
-        let running = crate::simulate::Running::start(&loaded.document, pace, None).await?;
+        let running =
+            crate::simulate::Running::start(&loaded.document, pace, &Default::default(), None).await?;
         let base = running.folder().to_owned();
         let document = running.document().clone();
         let mut environment = environment(

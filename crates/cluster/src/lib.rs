@@ -36,6 +36,7 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod again;
 pub mod fetch;
 pub mod first_boot;
 mod host;
@@ -48,13 +49,14 @@ mod node;
 mod prepare;
 pub mod ready;
 
+pub use again::fetch_again;
 pub use fetch::{FetchOptions, Fetched, Fetcher, Sha256, Source};
 pub use host::{
     Activity, Arch, Cgroup, DiskSpace, FactsError, FactsRequest, FileFact, Firewall, Host, HostFacts,
     HostStep, HostTask, HostTime, InterfaceAddress, Mount, Os, OsFamily, RemoteExit, Route, Swap, UnitState,
     unless_same,
 };
-pub use hosts::{Hosts, ssh_failure};
+pub use hosts::{Hosts, is_rebooting, patience, rebooting_key, ssh_failure};
 pub use imaging::{Boards, ImageSpec, ImagingContext, SlotRecord, imaging_steps};
 pub use network::{API_PORT, BadEndpoint, Endpoint, NetworkSpec, overlap};
 pub use node::{NodeSpec, Role, SlotRef};

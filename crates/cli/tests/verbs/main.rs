@@ -9,7 +9,13 @@
 )]
 
 mod board;
+#[cfg(unix)]
+mod destroying;
+mod image;
 mod offline;
+mod simulate;
 mod stopping;
 mod support;
+#[cfg(unix)]
+mod terminal;
 mod words;

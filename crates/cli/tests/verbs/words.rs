@@ -2,7 +2,7 @@
 
 use crate::support::{ONE, Place};
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
     "board",
     "init",
     "validate",
@@ -13,6 +13,7 @@ const VERBS: [&str; 12] = [
     "kubeconfig",
     "simulate",
     "doctor",
+    "image",
     "completions",
     "schema",
 ];

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     SlotRef,
     fetch::{Fetched, Sha256, Source},
+    fetch_again,
     first_boot::{nonce, root_password_key},
     images::{ImageFile, Packing, Unpacking},
 };
@@ -45,7 +46,7 @@ impl FlashStep {
         let expected = expected_digest(&self.image, &self.guard.cx).await?;
         tracing::info!(image = self.image.name, source = %self.image.source, "fetching");
         let progress = |done, total| cx.progress_of("fetching the image", done, total, Unit::Bytes);
-        self.guard.cx.fetcher.fetch(&self.image.source, expected.as_ref(), &progress).await
+        fetch_again(&self.guard.cx.fetcher, &self.image.source, expected.as_ref(), &progress, cx).await
     }
 
     /// Everything that comes before the eMMC is touched.
@@ -150,6 +151,7 @@ impl Step for FlashStep {
     async fn apply(&self, cx: &StepContext) -> Result<(), Failure> {
         let bmc = Arc::clone(self.guard.cx.boards.client(&self.place().board)?);
         let key = SlotRecord::key(self.place());
+        self.guard.cx.neighbours.queue.begin(self.place());
         // Written by this very run: a retry after the flash itself had succeeded.
         if SlotRecord::read(&cx.state().await?, self.place())?
             .is_some_and(|record| self.is_mine(&record, cx.run()))
@@ -160,6 +162,7 @@ impl Step for FlashStep {
             Ok(ready) => ready,
             Err(failure) => {
                 self.guard.nothing_begun(cx).await?;
+                let _ = self.guard.restore(bmc.as_ref(), cx).await;
                 return Err(failure);
             }
         };
@@ -212,7 +215,7 @@ async fn expected_digest(image: &ImageSpec, cx: &FlashContext) -> Result<Option<
         let mut beside = url.clone();
         beside.set_path(&format!("{}{suffix}", url.path()));
         if let Some(text) = cx.fetcher.text_if_there(&Source::Url(beside)).await?
-            && let Some(digest) = Sha256::find(&text, file)
+            && let Some(digest) = Sha256::beside(&text, file)
         {
             return Ok(Some(digest));
         }

@@ -12,8 +12,9 @@ use turingpi_bmc::{PerSlot, Power, Slot, Transfer};
 use turingpi_cluster::{
     Boards, FetchOptions, Fetcher, ImageSpec, Sha256, SlotRecord, SlotRef, Source,
     imaging::{
-        AfterFlash, BoardFacts, FlashContext, FlashReason, FlashSource, Neighbours, flash_step_id,
-        flash_steps, last_flash, leftover_power, restore_power, restore_power_step, set_power, to_power_off,
+        AfterFlash, BoardFacts, FlashContext, FlashQueue, FlashReason, FlashSource, Neighbours, bystanders,
+        flash_step_id, flash_steps, last_flash, leftover_power, restore_power, restore_power_step, set_power,
+        stand_by_step_named,
     },
 };
 use turingpi_engine::{
@@ -278,9 +279,6 @@ impl Reconcile for Target {
         let mut lanes = Vec::new();
         for board in &self.boards {
             let Some(facts) = facts.get(board.name()) else { continue };
-            if let Some(step) = restore_power_step(board.name(), state, &self.clients) {
-                lanes.push(Lane { subject: Subject::board(board.name()), steps: vec![step] });
-            }
             lanes.extend(self.board(board, facts, state)?);
         }
         Ok(Plan { stages: vec![Stage { title: "Flash".to_owned(), lanes }] })
@@ -301,11 +299,22 @@ impl Target {
         Ok(open)
     }
 
-    fn neighbours(&self, board: &OpenBoard, open: &[SlotRef]) -> Neighbours {
-        Neighbours {
+    /// What the plan knows of the other slots: who stands by without power, and how many flashes are to come.
+    fn neighbours(
+        &self,
+        board: &OpenBoard,
+        open: &[SlotRef],
+        facts: &BoardFacts,
+        state: &State,
+    ) -> Result<Neighbours, Failure> {
+        let mut neighbours = Neighbours {
             running: self.request.keep_on.iter().map(|slot| board.place(*slot)).collect(),
             flashed_too: open.iter().cloned().collect(),
-        }
+            queue: FlashQueue::new(open.iter().cloned()),
+            ..Neighbours::default()
+        };
+        neighbours.announced = bystanders(board.name(), facts, state, &neighbours)?;
+        Ok(neighbours)
     }
 
     /// Slots beside those to be flashed that run and are off meanwhile.
@@ -316,40 +325,35 @@ impl Target {
         state: &State,
     ) -> Result<Vec<Slot>, Failure> {
         let open = self.open(board, state)?;
-        let neighbours = self.neighbours(board, &open);
-        let mut slots = BTreeSet::new();
-        for place in open.iter().filter(|_| facts.about.may_flash_another_slot()) {
-            slots.extend(to_power_off(place, &facts.power, state, &neighbours, "")?);
-        }
-        slots.retain(|slot| !neighbours.flashed_too.contains(&board.place(*slot)));
-        Ok(slots.into_iter().collect())
+        let announced = self.neighbours(board, &open, facts, state)?.announced;
+        Ok(announced
+            .into_iter()
+            .map(|place| place.slot)
+            .filter(|slot| facts.power[*slot] == Power::On)
+            .collect())
     }
 
     /// One lane a slot that is still to be flashed, in order: the lock on the board's one transfer serves them so.
     fn board(&self, board: &OpenBoard, facts: &BoardFacts, state: &State) -> Result<Vec<Lane>, Failure> {
         let open = self.open(board, state)?;
-        let neighbours = self.neighbours(board, &open);
+        let neighbours = self.neighbours(board, &open, facts, state)?;
+        let name = |place: &SlotRef| Some(board.occupant(place.slot));
         let mut lanes = Vec::new();
-        for (index, place) in open.iter().enumerate() {
+        let power = stand_by_step_named(board.name(), &name, &neighbours, &self.clients)
+            .or_else(|| restore_power_step(board.name(), state, &self.clients));
+        if let Some(step) = power {
+            lanes.push(Lane { subject: Subject::board(board.name()), steps: vec![step] });
+        }
+        for place in &open {
             let name = board.occupant(place.slot);
             let doubt = state.in_doubt.contains_key(&flash_step_id(&name));
-            let interrupted = match facts.about.may_flash_another_slot() {
-                true => to_power_off(place, &facts.power, state, &neighbours, "")?,
-                false => Vec::new(),
-            };
             let context = FlashContext {
                 boards: self.clients.clone(),
                 hosts: None,
                 fetcher: self.fetcher.clone(),
                 reason: if doubt { FlashReason::InDoubt } else { FlashReason::Requested },
                 neighbours: neighbours.clone(),
-                interrupted: interrupted
-                    .into_iter()
-                    .filter(|slot| !neighbours.flashed_too.contains(&board.place(*slot)))
-                    .collect(),
                 certain: !doubt,
-                // They go off again for the next slot: what would they come on for?
-                restore_after: index + 1 == open.len(),
                 emmc_bytes: self.request.emmc_bytes,
             };
             let steps = flash_steps(&name, place, &self.request.source, self.request.after, &context);

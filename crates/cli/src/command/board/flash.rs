@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, path::Path, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use turingpi_provision::{
     bmc::Power,
-    board::{Flash, FlashPlan, FlashRequest, OpenBoard, SlotEnd, SlotState},
+    board::{Flash, FlashPlan, FlashRequest, Occupant, OpenBoard, SlotEnd, SlotState},
     cluster::{
         ImageSpec, Source,
         imaging::{AfterFlash, FlashSource},
@@ -18,7 +18,7 @@ use turingpi_provision::{
 
 use super::{
     args::{self, Which},
-    desk::{agree, desk, tell_notes},
+    desk::{desk, tell_notes},
 };
 use crate::{
     args::{Global, Output},
@@ -61,17 +61,7 @@ async fn carry_out(
     if text && !preview.is_empty() {
         say!("{}", render::text(&preview, render::Detail::of(global.verbose)));
     }
-    let approval = approval(args, boards, &preview, text).await?;
-    // Who approved exactly this plan has approved its neighbours, too; others were checked to be slots.
-    if !interrupted.is_empty() && !args.approve.iter().any(|word| is_digest(word)) {
-        let words: Vec<String> = interrupted.iter().map(|occupant| occupant.words()).collect();
-        let what = format!(
-            "On this board a flash might hit another module, so {} is off meanwhile and comes on again. `--keep-on` leaves \
-             slots on whose system is known to boot.",
-            words.join(", ")
-        );
-        agree(text, args::Yes { yes: args.yes }, &what).await?;
-    }
+    let approval = approval(args, boards, &preview, &interrupted, text).await?;
     let cancellation = Cancellation::new();
     let ears = session::stop_on_signals(&cancellation);
     let screen = Screen::new(global, false, desk.state_folder().join("runs"));
@@ -165,20 +155,14 @@ async fn approval(
     args: &args::Flash,
     boards: &[OpenBoard],
     preview: &Preview,
+    interrupted: &[Occupant],
     text: bool,
 ) -> Result<Approval, Exit> {
     let digest = preview.digest();
     let mut approval = if args.yes { Approval::disruptive() } else { Approval::safe_only() };
-    let slots = args.slots.list();
     for word in &args.approve {
-        let named = boards.iter().flat_map(|board| slots.iter().map(move |slot| (board, *slot))).find(
-            |(board, slot)| {
-                let number = boards.len() == 1 && slot.to_string() == *word;
-                board.occupant(*slot) == *word || board.place(*slot).to_string() == *word || number
-            },
-        );
-        if let Some((board, slot)) = named {
-            approval = approval.subject(Subject::node(board.occupant(slot)));
+        if let Some(name) = slot_named(args, boards, word) {
+            approval = approval.subject(Subject::node(name));
         } else if is_digest(word) {
             if !digest.starts_with(&word.to_ascii_lowercase()) {
                 let now = render::short_digest(preview);
@@ -204,7 +188,7 @@ async fn approval(
         return Ok(approval);
     }
     if !text || !std::io::stdin().is_terminal() {
-        return Err(unapproved(preview).into());
+        return Err(unapproved(args, boards, preview, interrupted).into());
     }
     let preview = preview.clone();
     session::ask(move || ask(&preview)).await?
@@ -219,13 +203,53 @@ fn names(preview: &Preview) -> Vec<String> {
     render::destructive(preview).iter().map(|subject| subject.name.clone()).collect()
 }
 
-fn unapproved(preview: &Preview) -> Failure {
-    let names = names(preview).join(",");
-    Failure::new(FailureClass::Unapproved, format!("all data on {names} would be lost, and nobody has approved that"))
-        .hint(format!(
-            "Approve it with `--approve {names}`, or exactly this plan with `--approve {}`. `--yes` is not enough for that.",
-            render::short_digest(preview)
-        ))
+/// What is missing, and the flags that would have said yes.
+fn unapproved(
+    args: &args::Flash,
+    boards: &[OpenBoard],
+    preview: &Preview,
+    interrupted: &[Occupant],
+) -> Failure {
+    let open: Vec<String> =
+        names(preview).into_iter().filter(|name| !is_approved(args, boards, name)).collect();
+    let neighbours: Vec<String> = interrupted.iter().map(Occupant::words).collect();
+    let mut flags = Vec::new();
+    let mut what = Vec::new();
+    if !open.is_empty() {
+        what.push(format!("all data on {} would be lost", open.join(", ")));
+        flags.push(format!("--approve {}", open.join(",")));
+    }
+    if !neighbours.is_empty() && !args.yes {
+        what.push(format!(
+            "on this board a flash might hit another module, so {} would be off meanwhile",
+            neighbours.join(", ")
+        ));
+        flags.push("--yes".to_owned());
+    }
+    let keep = if neighbours.is_empty() {
+        ""
+    } else {
+        " `--keep-on` leaves slots on whose system is known to boot."
+    };
+    Failure::new(FailureClass::Unapproved, format!("{}, and nobody has approved that", what.join("; "))).hint(format!(
+        "Approve it with `{}`, or exactly this plan with `--approve {}`. For the loss of data `--yes` is not enough.{keep}",
+        flags.join(" "),
+        render::short_digest(preview)
+    ))
+}
+
+fn is_approved(args: &args::Flash, boards: &[OpenBoard], name: &str) -> bool {
+    args.approve.iter().any(|word| slot_named(args, boards, word).as_deref() == Some(name))
+}
+
+/// The slot that a word of `--approve` means, as it is called in the plan.
+fn slot_named(args: &args::Flash, boards: &[OpenBoard], word: &str) -> Option<String> {
+    let slots = args.slots.list();
+    boards.iter().flat_map(|board| slots.iter().map(move |slot| (board, *slot))).find_map(|(board, slot)| {
+        let number = boards.len() == 1 && slot.to_string() == word;
+        let named = board.occupant(slot) == word || board.place(slot).to_string() == word || number;
+        named.then(|| board.occupant(slot))
+    })
 }
 
 fn ask(preview: &Preview) -> Result<Approval, Exit> {

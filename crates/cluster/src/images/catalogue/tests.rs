@@ -11,6 +11,10 @@ fn the_built_in_catalogue_is_sound_and_every_entry_says_how_it_is_proved() {
             !entry.modules.is_empty() && entry.urls.iter().all(|url| url.scheme() == "https"),
             "{entry:?}"
         );
+        if let DigestSource::Published(at) = &entry.digest {
+            // Where a flash looks for it, too.
+            assert_eq!(at.as_str(), format!("{}.sha", entry.urls[0]), "{}", entry.name);
+        }
         if entry.version == "rolling" {
             assert!(
                 matches!(entry.digest, DigestSource::Published(_)),

@@ -188,7 +188,7 @@ fn look_at(bytes: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_bytes_make_inspection_panic(start in prop::collection::vec(any::<u8>(), 1..1200)) {

@@ -210,7 +210,7 @@ async fn a_stream_that_nobody_reads_any_more_stops_its_decoder() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_bytes_make_a_size_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
