@@ -151,13 +151,18 @@ async fn look_secure(candidate: &Candidate, url: Url, limit: Duration) -> Option
         fingerprint: door.fingerprint(),
         mac: None,
     };
-    if about.status != 401
-        || !String::from_utf8_lossy(&about.body).contains("authorization") && !is_banned(&about)
-    {
+    if is_banned(&about) {
+        // It would answer nothing else either.
+        return Some(sighting);
+    }
+    if about.status != 401 {
         // The daemon asks nothing of its own loopback.
         let about = about::parse(&answer::value(&about, &attempt).ok()?, &attempt).ok()?;
         sighting.know(&about);
         return Some(sighting);
+    }
+    if !String::from_utf8_lossy(&about.body).contains("no authorization header provided") {
+        return None;
     }
     // What firmware 2.x tells strangers on its HTTP port; 2.0 has it elsewhere. The redirect of others is not followed.
     for (path, generation) in [("/info", None), ("/api/bmc/info", Some(Generation::V2_0))] {

@@ -1,8 +1,14 @@
-//! Typed client of a Turing Pi board's BMC: power, USB, serial console and flashing.
+//! Typed client of a Turing Pi board's BMC: power, USB, serial console, flashing, firmware, fans and all else it can do.
 //!
 //! For: every firmware from 1.0 to the community's, behind one port, [`BmcClient`], that others can double (feature
 //! `mock`). Not for: deciding what to do (no retries, no power-on after a flash, no waiting for a boot), and not for
-//! unpacking images: what no BMC unpacks is refused, not repaired.
+//! unpacking images: what no BMC unpacks is refused, not repaired. A caller that unpacks while sending hands over a reader
+//! with [`ImageUpload::stream`]; [`sends_xz_packed`] tells where that can be left to the BMC.
+//!
+//! What a firmware can do is detected ([`About::capabilities`]); what it cannot is refused as [`BmcError::Unsupported`]
+//! before it is asked, since old firmware answers "ok" to what it does not know, hangs or crashes. [`discover`] finds boards
+//! without a login (with feature `discovery` also by their name on the local network), and [`SavedToken`] takes a login from
+//! one run of a program to the next.
 //!
 //! ```
 //! use turingpi_bmc::{BmcClient, BmcError, HttpBmcClient, PerSlot, Power, Slot, Trust};
@@ -66,6 +72,8 @@
 //!   address after five. There are no other retries; a repetition is the caller's decision, and [`BmcError::is_transient`]
 //!   and [`BmcError::retry_after`] help with it.
 //! - Passwords, tokens and what is typed on a console are in no error, no `Debug` and no log.
+//! - A token is bound to host, port, user and certificate, goes nowhere else, and is forgotten before a reboot or restart of
+//!   the BMC is asked for.
 //! - [`BmcClient::flash`] reports success only if the BMC took the whole upload, no other job came between, and the bytes were
 //!   seen or their digest compared. The BMC's bare "done" proves nothing.
 //! - An image passes through in pieces: memory stays within a few MiB.

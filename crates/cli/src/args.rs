@@ -103,7 +103,8 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  turingpi simulate                   # one board, four empty slots\n  \
         turingpi simulate cluster.yaml --write sim\n  \
-        turingpi apply sim/cluster.yaml     # in another terminal"
+        turingpi apply sim/cluster.yaml     # in another terminal\n  \
+        turingpi simulate --firmware 2.0.5 --revision 2.4 --sd-card armbian.img"
     )]
     Simulate(Simulate),
     /// Look for everything that would get in the way, and say what to do about it
@@ -118,6 +119,9 @@ pub(crate) enum Command {
         turingpi board flash -n 2 armbian.img.xz\n  turingpi board discover"
     )]
     Board(crate::command::board::Board),
+    /// Operating system images: list, download, check, look inside, make room
+    #[command(after_help = crate::command::image::EXAMPLES)]
+    Image(crate::command::image::Image),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:\n  \
         turingpi completions bash > ~/.local/share/bash-completion/completions/turingpi\n  \
@@ -257,6 +261,9 @@ pub(crate) struct Simulate {
     /// How fast simulated time passes: 1 is about as slow as a real board
     #[arg(long, value_name = "FACTOR", default_value_t = 0.08)]
     pub(crate) pace: f64,
+    #[cfg(feature = "simulate")]
+    #[command(flatten)]
+    pub(crate) hardware: crate::simulate::Hardware,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,8 @@
 mod args;
 mod command;
 mod exit;
+#[cfg(test)]
+mod reference;
 mod render;
 mod session;
 #[cfg(feature = "simulate")]

@@ -110,12 +110,7 @@ pub(crate) fn environment(global: &Global, loaded: &Loaded) -> Result<Environmen
 /// The environment without a document; `usual` is the state folder when none is named.
 pub(crate) fn bare_environment(global: &Global, usual: PathBuf) -> Result<Environment, Exit> {
     let state_dir = global.state_dir.clone().unwrap_or(usual);
-    let cache_dir = match &global.cache_dir {
-        Some(dir) => dir.clone(),
-        None => etcetera::choose_base_strategy()
-            .map(|b| b.cache_dir().join("turingpi"))
-            .map_err(|e| Failure::new(FailureClass::Config, "cannot find the cache folder").source(e))?,
-    };
+    let cache_dir = cache_dir(global)?;
     Ok(Environment {
         base: PathBuf::from("."),
         home: home(),
@@ -127,6 +122,16 @@ pub(crate) fn bare_environment(global: &Global, usual: PathBuf) -> Result<Enviro
         owner: owner(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
+}
+
+/// The folder for downloads, shared by all clusters.
+pub(crate) fn cache_dir(global: &Global) -> Result<PathBuf, Exit> {
+    match &global.cache_dir {
+        Some(dir) => Ok(dir.clone()),
+        None => Ok(etcetera::choose_base_strategy()
+            .map(|b| b.cache_dir().join("turingpi"))
+            .map_err(|e| Failure::new(FailureClass::Config, "cannot find the cache folder").source(e))?),
+    }
 }
 
 /// The home folder.
@@ -273,7 +278,8 @@ impl Opened {
 
     #[cfg(feature = "simulate")]
     async fn simulated(global: &Global, loaded: Loaded, pace: f64) -> Result<Self, Exit> {
-        let running = crate::simulate::Running::start(&loaded.document, pace, None).await?;
+        let running =
+            crate::simulate::Running::start(&loaded.document, pace, &Default::default(), None).await?;
         let base = running.folder().to_owned();
         let document = running.document().clone();
         let mut environment = environment(

@@ -14,12 +14,57 @@ use turingpi_provision::{
     document::{BoardCredentials, Document, SecretSource, Ssh},
     engine::{Failure, FailureClass, Timing},
 };
-use turingpi_testkit::{BoardPlan, Endpoints, ModuleKind, NodePlan, OsImage, Pace, Simulation, SshKey};
+use turingpi_testkit::{
+    BoardPlan, BoardRevision, Endpoints, Firmware, ModuleKind, NodePlan, OsImage, Pace, SdCard, Simulation,
+    SshKey,
+};
 
 use crate::exit::Exit;
 
 const USER: &str = "root";
 const PASSWORD: &str = "not-a-real-password";
+
+/// What the boards are like.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Hardware {
+    /// The firmware of the BMC
+    #[arg(long, value_name = "VERSION", value_parser = one_of(&Firmware::ALL.map(Firmware::name)), default_value = "2.1.0")]
+    firmware: String,
+    /// The revision of the board: 2.4 has a USB switch, later ones a hub [default: 2.4 for firmware before 2.1.0, else 2.5]
+    #[arg(long, value_name = "REVISION", value_parser = one_of(&BoardRevision::ALL.map(BoardRevision::name)))]
+    revision: Option<String>,
+    /// A file on the microSD card of the BMC, as `/mnt/sdcard/NAME`; may be repeated
+    #[arg(long, value_name = "FILE")]
+    sd_card: Vec<PathBuf>,
+}
+
+fn one_of(names: &[&'static str]) -> clap::builder::PossibleValuesParser {
+    names.to_vec().into()
+}
+
+impl Hardware {
+    /// The firmware, the revision and the card of every board.
+    fn plan(&self) -> Result<impl Fn(BoardPlan) -> BoardPlan, Exit> {
+        let firmware = Firmware::ALL.into_iter().find(|known| known.name() == self.firmware);
+        let firmware = firmware.unwrap_or_default();
+        let usual = if firmware < Firmware::V2_1_0 { BoardRevision::V2_4 } else { BoardRevision::default() };
+        let wanted = self.revision.as_deref();
+        let revision = BoardRevision::ALL.into_iter().find(|known| wanted == Some(known.name()));
+        let mut card = (!self.sd_card.is_empty()).then(SdCard::new);
+        for path in &self.sd_card {
+            let bytes = fs::read(path).map_err(|e| broken(format!("cannot read `{}`", path.display()), e))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            card = card.map(|card| card.file(format!("/mnt/sdcard/{name}"), bytes));
+        }
+        Ok(move |plan: BoardPlan| {
+            let plan = plan.firmware(firmware).revision(revision.unwrap_or(usual));
+            match &card {
+                Some(card) => plan.sd_card(card.clone()),
+                None => plan,
+            }
+        })
+    }
+}
 
 /// A simulated board that runs.
 pub(crate) struct Running {
@@ -37,7 +82,12 @@ enum Folder {
 impl Running {
     /// Starts a board with the slots, hosts and images of `document`. Keys and the rewritten document go to `folder`,
     /// or to a temporary one that goes away with the board.
-    pub(crate) async fn start(document: &Document, pace: f64, folder: Option<&Path>) -> Result<Self, Exit> {
+    pub(crate) async fn start(
+        document: &Document,
+        pace: f64,
+        hardware: &Hardware,
+        folder: Option<&Path>,
+    ) -> Result<Self, Exit> {
         let folder = match folder {
             Some(path) => {
                 private_folder(path)
@@ -52,7 +102,7 @@ impl Running {
             ),
         };
         let key = SshKey::generate().map_err(|e| broken("cannot make a key for the simulated board", e))?;
-        let simulation = plan(document, pace, &key)
+        let simulation = plan(document, pace, &key, hardware.plan()?)
             .start()
             .await
             .map_err(|e| broken("cannot start the simulated board", e))?;
@@ -105,10 +155,15 @@ fn broken(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error +
 }
 
 /// The world that the document describes, before anything was done to it.
-fn plan(document: &Document, pace: f64, key: &SshKey) -> turingpi_testkit::SimulationBuilder {
+fn plan(
+    document: &Document,
+    pace: f64,
+    key: &SshKey,
+    hardware: impl Fn(BoardPlan) -> BoardPlan,
+) -> turingpi_testkit::SimulationBuilder {
     let mut builder = Simulation::builder().pace(Pace::scaled(pace));
     for board in document.boards.keys() {
-        builder = builder.board(BoardPlan::new(board).credentials(USER, PASSWORD));
+        builder = builder.board(hardware(BoardPlan::new(board).credentials(USER, PASSWORD)));
     }
     for node in &document.nodes {
         let Ok(address) = node.address.parse() else { continue };
@@ -148,7 +203,7 @@ fn rewrite(document: &Document, endpoints: &Endpoints, base: &Path) -> Document 
     for (name, board) in &mut document.boards {
         if let Some(endpoint) = endpoints.boards.get(name) {
             board.bmc = endpoint.url.to_string();
-            board.fingerprint = Some(endpoint.fingerprint.clone());
+            board.fingerprint = (!endpoint.fingerprint.is_empty()).then(|| endpoint.fingerprint.clone());
             board.credentials = BoardCredentials {
                 username: endpoint.username.clone(),
                 password: SecretSource::File(base.join("bmc-password")),

@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
+use time::OffsetDateTime;
 use tokio::sync::Mutex;
-use turingpi_engine::{Failure, FailureClass};
+use turingpi_engine::{Failure, FailureClass, Probe, State, StepContext};
 use turingpi_ssh::{HostKeyPolicy, SshClient, SshConnector, SshError, SshErrorKind, SshTarget};
 
 use crate::Host;
@@ -80,6 +82,52 @@ impl Hosts {
         Ok(client)
     }
 
+    /// As [`Hosts::client`], and waits up to `patience` for a node that is only coming up, where the look may wait
+    /// ([`StepContext::is_patient`]). What does not pass by itself (a refused login, another host key) ends it at once.
+    ///
+    /// # Errors
+    /// As [`Hosts::client`]; after a wait `Unreachable`, final, with what was seen last as its source.
+    pub async fn answer(
+        &self,
+        node: &str,
+        patience: Duration,
+        cx: &StepContext,
+    ) -> Result<Arc<dyn SshClient>, Failure> {
+        let first = match self.client(node).await {
+            Err(failure) if failure.is_retryable() && cx.is_patient() && !patience.is_zero() => failure,
+            end => return end,
+        };
+        let last = std::sync::Mutex::new(first);
+        let condition = format!("{node} to answer over SSH");
+        let waited = cx
+            .wait(&condition, patience, || async {
+                match self.client(node).await {
+                    Err(failure) if failure.is_retryable() => {
+                        let report = failure.report();
+                        *last.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+                        Ok(Probe::NotYet(report.causes.last().cloned().unwrap_or(report.message)))
+                    }
+                    end => Ok(Probe::Ready(end)),
+                }
+            })
+            .await;
+        match waited {
+            Ok(end) => end,
+            Err(failure) if failure.class() == FailureClass::Timeout => {
+                let last = last.into_inner().unwrap_or_else(PoisonError::into_inner);
+                let limit = cx.timing().limit(patience);
+                let text = format!("{node} did not answer over SSH within {limit:?}");
+                let failure = Failure::new(FailureClass::Unreachable, text);
+                Err(match last.hint_text().map(str::to_owned) {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                }
+                .source(last))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Drops the connection to `node`: after a flash or a reboot it leads nowhere.
     pub async fn forget(&self, node: &str) {
         if let Some(entry) = self.inner.nodes.get(node) {
@@ -125,6 +173,36 @@ impl Hosts {
     }
 }
 
+/// How long a node that does not answer may take when nobody knows that it is coming up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one may take that we rebooted ourselves.
+const REBOOT_PATIENCE: Duration = Duration::from_secs(600);
+/// How long it counts that we rebooted a node.
+const REBOOT_COUNTS: time::Duration = time::Duration::minutes(15);
+
+/// The key under which the state keeps when we began to reboot a node, until it is back.
+pub fn rebooting_key(node: &str) -> String {
+    format!("rebooting/{node}")
+}
+
+/// Whether a run of ours rebooted the node a short while ago and did not see it come back.
+///
+/// # Errors
+/// `Config` when the record has another shape.
+pub fn is_rebooting(state: &State, node: &str) -> Result<bool, Failure> {
+    let began: Option<i64> = state.record(&rebooting_key(node))?;
+    let began = began.and_then(|began| OffsetDateTime::from_unix_timestamp(began).ok());
+    Ok(began.is_some_and(|began| OffsetDateTime::now_utc() - began < REBOOT_COUNTS))
+}
+
+/// How long to wait for a node that does not answer: ten minutes after a reboot of ours, a minute otherwise.
+///
+/// # Errors
+/// As [`is_rebooting`].
+pub fn patience(state: &State, node: &str) -> Result<Duration, Failure> {
+    Ok(if is_rebooting(state, node)? { REBOOT_PATIENCE } else { PATIENCE })
+}
+
 fn unknown(node: &str) -> Failure {
     Failure::new(FailureClass::Usage, format!("there is no node named `{node}`"))
         .hint("Use one of the names under `nodes:` in the document.")
@@ -154,4 +232,21 @@ pub fn ssh_failure(node: &str, what: &str, error: SshError) -> Failure {
         failure = failure.retryable();
     }
     failure.source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_we_rebooted_is_waited_for_longer_for_a_quarter_of_an_hour() {
+        let mut state = State::default();
+        assert_eq!(patience(&state, "node1").unwrap(), PATIENCE);
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        state.put_record(rebooting_key("node1"), &(now - 60)).unwrap();
+        assert_eq!(patience(&state, "node1").unwrap(), REBOOT_PATIENCE);
+        assert_eq!(patience(&state, "node2").unwrap(), PATIENCE);
+        state.put_record(rebooting_key("node1"), &(now - 3600)).unwrap();
+        assert_eq!(patience(&state, "node1").unwrap(), PATIENCE);
+    }
 }

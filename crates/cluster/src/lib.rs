@@ -6,6 +6,7 @@
 //! - [`Host`] runs typed operations on a node and [`prepare_steps`] makes it fit for Kubernetes.
 //! - [`kube`] reads and changes a cluster through its API and keeps kubeconfig files; [`ready`] has the named conditions
 //!   to wait for and judges a cluster's health.
+//! - [`images`] knows images by name, proves and keeps them, unpacks them as streams and looks inside.
 //! - [`fetch`] downloads with a digest, resumed after a cut, into a cache.
 //!
 //! # What it does not do
@@ -35,10 +36,12 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod again;
 pub mod fetch;
 pub mod first_boot;
 mod host;
 mod hosts;
+pub mod images;
 pub mod imaging;
 pub mod kube;
 mod network;
@@ -46,13 +49,14 @@ mod node;
 mod prepare;
 pub mod ready;
 
+pub use again::fetch_again;
 pub use fetch::{FetchOptions, Fetched, Fetcher, Sha256, Source};
 pub use host::{
     Activity, Arch, Cgroup, DiskSpace, FactsError, FactsRequest, FileFact, Firewall, Host, HostFacts,
     HostStep, HostTask, HostTime, InterfaceAddress, Mount, Os, OsFamily, RemoteExit, Route, Swap, UnitState,
     unless_same,
 };
-pub use hosts::{Hosts, ssh_failure};
+pub use hosts::{Hosts, is_rebooting, patience, rebooting_key, ssh_failure};
 pub use imaging::{Boards, ImageSpec, ImagingContext, SlotRecord, imaging_steps};
 pub use network::{API_PORT, BadEndpoint, Endpoint, NetworkSpec, overlap};
 pub use node::{NodeSpec, Role, SlotRef};

@@ -28,6 +28,7 @@ struct Inner {
     state: Arc<StateHandle>,
     timing: Timing,
     cancel: Cancellation,
+    patient: bool,
     subject: Option<Subject>,
     step: Option<String>,
     voice: Mutex<Voice>,
@@ -62,7 +63,7 @@ impl StepContext {
     ) -> Self {
         let redactor = Arc::new(Redactor::default());
         let emitter = Arc::new(Emitter::new(sink, Arc::clone(&redactor)));
-        Self::new(emitter, Arc::new(StateHandle::new(store, redactor)), timing, cancel)
+        Self::new(emitter, Arc::new(StateHandle::new(store, redactor)), timing, cancel, false)
     }
 
     pub(crate) fn new(
@@ -70,21 +71,23 @@ impl StepContext {
         state: Arc<StateHandle>,
         timing: Timing,
         cancel: Cancellation,
+        patient: bool,
     ) -> Self {
-        let voice = Mutex::default();
-        Self { inner: Arc::new(Inner { emitter, state, timing, cancel, subject: None, step: None, voice }) }
+        let (subject, step, voice) = (None, None, Mutex::default());
+        Self { inner: Arc::new(Inner { emitter, state, timing, cancel, patient, subject, step, voice }) }
     }
 
     /// The same context speaking for step `id` of the lane of `subject`.
     #[must_use]
     pub fn scoped(&self, subject: Subject, id: impl Into<String>) -> Self {
-        let Inner { emitter, state, timing, cancel, .. } = &*self.inner;
+        let Inner { emitter, state, timing, cancel, patient, .. } = &*self.inner;
         Self {
             inner: Arc::new(Inner {
                 emitter: Arc::clone(emitter),
                 state: Arc::clone(state),
                 timing: timing.clone(),
                 cancel: cancel.clone(),
+                patient: *patient,
                 subject: Some(subject),
                 step: Some(id.into()),
                 voice: Mutex::default(),
@@ -131,6 +134,12 @@ impl StepContext {
     /// The numbers that waits scale from.
     pub fn timing(&self) -> &Timing {
         &self.inner.timing
+    }
+
+    /// Whether a look may wait for what is only coming up: in a run, and in a preview that leads to one. Elsewhere the
+    /// answer is wanted now, also when it is "not there".
+    pub fn is_patient(&self) -> bool {
+        self.inner.patient
     }
 
     /// Whether a stop was asked for: a long step may end early at a safe point, with a failure of class `Cancelled`.
@@ -220,6 +229,73 @@ impl StepContext {
                 biased;
                 () = self.cancelled() => return Err(stopped_while_waiting(condition)),
                 () = sleep(self.inner.timing.pause(began.elapsed()).min(left)) => {}
+            }
+        }
+    }
+
+    /// Does `work` again after a failure that may pass, by the rule for steps: [`Timing::attempts`] times in all, with
+    /// growing pauses, after whatever pause the other side asked for. For the parts of a look; a step as a whole is
+    /// retried anyway.
+    ///
+    /// In a look that is not [patient](StepContext::is_patient) only what answered at once is tried again, and no pause
+    /// is waited out.
+    ///
+    /// # Errors
+    /// The last failure of `work`; `Cancelled` after a stop.
+    pub async fn retry<T, F, Fut>(&self, mut work: F) -> Result<T, Failure>
+    where
+        F: FnMut() -> Fut + Send,
+        Fut: Future<Output = Result<T, Failure>> + Send,
+    {
+        let mut attempt = 1;
+        loop {
+            let failure = match work().await {
+                Err(failure) if self.tries_again(&failure, attempt) => failure,
+                end => return end,
+            };
+            self.pause(attempt, &failure).await?;
+            attempt += 1;
+        }
+    }
+
+    /// Whether `failure`, that of attempt number `attempt`, is followed by another attempt.
+    pub(crate) fn tries_again(&self, failure: &Failure, attempt: u32) -> bool {
+        let timing = &self.inner.timing;
+        let quick = || {
+            let silent = matches!(failure.class(), FailureClass::Unreachable | FailureClass::Timeout);
+            !silent && failure.delay().is_none()
+        };
+        failure.is_retryable()
+            && attempt < timing.attempts
+            && !timing.asks_too_much(failure.delay())
+            && (self.inner.patient || self.inner.step.is_some() || quick())
+    }
+
+    /// Waits before the attempt after number `attempt`. A pause that the other side asked for is a wait like any other:
+    /// it says what for and how long still.
+    ///
+    /// # Errors
+    /// `Cancelled` after a stop: a new attempt would be something new that starts.
+    pub(crate) async fn pause(&self, attempt: u32, failure: &Failure) -> Result<(), Failure> {
+        let delay = self.inner.timing.backoff(attempt, failure.delay());
+        tracing::debug!(attempt, ?delay, class = ?failure.class(), "the attempt failed, trying again");
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.emit(EventKind::Retrying { attempt, delay_ms, failure: failure.report() });
+        let until = Instant::now() + delay;
+        let condition = format!("the end of the pause that was asked for, because {}", failure.message());
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            if failure.delay().is_some() {
+                let last_seen = format!("{} s left", left.as_secs_f64().ceil());
+                self.emit(EventKind::Waiting { condition: condition.clone(), last_seen });
+            }
+            tokio::select! {
+                biased;
+                () = self.inner.cancel.stopping() => return Err(stopped_while_waiting("the next attempt")),
+                () = sleep(left.min(WAITING_PAUSE)) => {}
             }
         }
     }

@@ -23,14 +23,17 @@ use crate::{
 /// How many runs a state remembers.
 const RUNS_KEPT: usize = 20;
 
-/// Observes and plans. A stop ends it at once: looking leaves nothing half done.
+/// Observes and plans. A look that failed and may succeed a little later is tried again, as a step is. A stop ends it at
+/// once: looking leaves nothing half done.
 pub(crate) async fn look<R: Reconcile + ?Sized>(target: &R, cx: &StepContext) -> Result<Round, Failure> {
+    let observe = || async {
+        let observed = AssertUnwindSafe(target.observe(cx)).catch_unwind().await;
+        observed.map_err(|panic| panicked("observing", &*panic))?
+    };
     let observed = tokio::select! {
         biased;
         () = cx.cancellation().stopping() => return Err(stopped()),
-        observed = AssertUnwindSafe(target.observe(cx)).catch_unwind() => {
-            observed.map_err(|panic| panicked("observing", &*panic))??
-        }
+        observed = cx.retry(observe) => observed?,
     };
     let state = cx.state().await?;
     let plan = || Round::new(&target.plan(&observed, &state)?);
@@ -62,7 +65,7 @@ impl Drop for Silence {
 
 impl<'a> Run<'a> {
     pub(crate) fn new(executor: &'a Executor, turn: Arc<OwnedMutexGuard<()>>) -> Self {
-        let (emitter, cx, redactor) = executor.parts();
+        let (emitter, cx, redactor) = executor.parts(true);
         Self {
             executor,
             turn,

@@ -38,6 +38,7 @@ pub struct Executor {
     pub(crate) target: String,
     pub(crate) version: String,
     pub(crate) max_rounds: u32,
+    patient: bool,
     turn: Arc<Mutex<()>>,
 }
 
@@ -60,6 +61,7 @@ impl Executor {
                 target: String::new(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 max_rounds: 5,
+                patient: false,
                 turn: Arc::default(),
             },
         }
@@ -67,14 +69,15 @@ impl Executor {
 
     /// A context for a look outside of a run. Its events carry a run id of their own and no `RunStarted`.
     pub fn context(&self) -> StepContext {
-        self.parts().1
+        self.parts(self.patient).1
     }
 
-    pub(crate) fn parts(&self) -> (Arc<Emitter>, StepContext, Arc<Redactor>) {
+    pub(crate) fn parts(&self, patient: bool) -> (Arc<Emitter>, StepContext, Arc<Redactor>) {
         let redactor = Arc::new(Redactor::default());
         let emitter = Arc::new(Emitter::new(Arc::clone(&self.sink), Arc::clone(&redactor)));
         let state = Arc::new(StateHandle::new(Arc::clone(&self.store), Arc::clone(&redactor)));
-        let cx = StepContext::new(Arc::clone(&emitter), state, self.timing.clone(), self.cancel.clone());
+        let (timing, cancel) = (self.timing.clone(), self.cancel.clone());
+        let cx = StepContext::new(Arc::clone(&emitter), state, timing, cancel, patient);
         (emitter, cx, redactor)
     }
 
@@ -139,6 +142,13 @@ impl ExecutorBuilder {
     /// Sets how many rounds may change something before the run gives up. Defaults to 5.
     pub fn max_rounds(mut self, rounds: u32) -> Self {
         self.executor.max_rounds = rounds;
+        self
+    }
+
+    /// Lets previews wait for what is only coming up, as runs do: for one that is shown before a run. A preview of its own
+    /// answers at once.
+    pub fn patient(mut self, patient: bool) -> Self {
+        self.executor.patient = patient;
         self
     }
 

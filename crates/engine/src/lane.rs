@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
@@ -252,23 +252,18 @@ async fn attempts(shared: &Shared, cx: &StepContext, step: &RoundStep) -> StepEn
             }
             Err(failure) => failure,
         };
-        if !failure.is_retryable() || attempt >= cx.timing().attempts {
+        if !cx.tries_again(&failure, attempt) {
             return StepEnd::Failed(failure);
         }
         // A step that failed is not running: a new attempt would be something new that starts.
         if cx.stopping() {
             return StepEnd::Cancelled(Some(failure));
         }
-        let delay = cx.timing().backoff(attempt, failure.delay());
         shared.tally.retries.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(step = %description.id, attempt, ?delay, class = ?failure.class(), "the attempt failed, trying again");
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        cx.emit(EventKind::Retrying { attempt, delay_ms, failure: failure.report() });
-        tokio::select! {
-            biased;
-            () = cx.cancellation().stopping() => return StepEnd::Cancelled(Some(failure)),
-            () = sleep(delay) => attempt += 1,
+        if cx.pause(attempt, &failure).await.is_err() {
+            return StepEnd::Cancelled(Some(failure));
         }
+        attempt += 1;
     }
 }
 

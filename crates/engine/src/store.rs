@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use secrecy::ExposeSecret as _;
 use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -114,7 +115,12 @@ impl StateStore for FileStateStore {
             if generation != seen.0 {
                 return Err(conflict(&format!("the state file `{}`", path.display())));
             }
-            replace(path, &text, old.as_deref().map(Vec::as_slice)).map_err(|e| {
+            // A secret that is forgotten must not live on beside the file.
+            let kept = match &old {
+                Some(old) if forgets(old, &text) => Some(text.as_slice()),
+                old => old.as_deref().map(Vec::as_slice),
+            };
+            replace(path, &text, kept).map_err(|e| {
                 Failure::new(
                     FailureClass::Config,
                     format!("cannot write the state file `{}`", path.display()),
@@ -201,13 +207,30 @@ fn unreadable(path: &Path, error: &serde_json::Error) -> Failure {
     Failure::new(FailureClass::Config, text).hint(hint)
 }
 
+/// Whether a secret of `old` stands nowhere in `new`.
+fn forgets(old: &[u8], new: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Secrets {
+        #[serde(default)]
+        secrets: std::collections::BTreeMap<String, secrecy::SecretString>,
+    }
+    let read = |text: &[u8]| serde_json::from_slice::<Secrets>(text).map(|found| found.secrets).ok();
+    match (read(old), read(new)) {
+        (Some(old), Some(new)) => {
+            old.values().any(|secret| new.values().all(|kept| kept.expose_secret() != secret.expose_secret()))
+        }
+        // What cannot be read was loaded by nobody, so it is not what was forgotten.
+        _ => false,
+    }
+}
+
 fn backup(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".bak");
     PathBuf::from(name)
 }
 
-/// Puts `new` in the place of the file and keeps `old` beside it. Whatever happens, the file is one or the other.
+/// Puts `new` in the place of the file and `old` beside it. Whatever happens, the file is one or the other.
 fn replace(path: &Path, new: &[u8], old: Option<&[u8]>) -> io::Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -16,6 +16,9 @@ pub struct Timing {
     pub retry_base: Duration,
     /// The longest pause between two attempts, unless the other side asked for more.
     pub retry_cap: Duration,
+    /// The longest pause that the other side may ask for (a ban, a rate limit) and that is waited out. Who asks for more
+    /// is not waited for: the failure is final.
+    pub longest_asked: Duration,
     /// How often a step is tried in all. `0` counts as `1`.
     pub attempts: u32,
     /// Multiplies every limit of a wait.
@@ -28,6 +31,7 @@ impl Default for Timing {
             poll: Duration::from_secs(2),
             retry_base: Duration::from_secs(1),
             retry_cap: Duration::from_secs(30),
+            longest_asked: Duration::from_secs(300),
             attempts: 4,
             limit_factor: 1.0,
         }
@@ -58,6 +62,11 @@ impl Timing {
     /// once; after a while, a look that comes late by a sixteenth of the whole wait is early enough.
     pub(crate) fn pause(&self, waited: Duration) -> Duration {
         (waited / 16).max(self.poll / 8).min(self.poll)
+    }
+
+    /// Whether a pause of `asked` is too long to be waited out.
+    pub(crate) fn asks_too_much(&self, asked: Option<Duration>) -> bool {
+        asked.is_some_and(|asked| asked > self.longest_asked)
     }
 
     /// The pause after failed attempt number `attempt`: exponential, with half of it left to chance so that lanes

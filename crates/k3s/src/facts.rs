@@ -38,6 +38,17 @@ impl K3sFacts {
             _ => None,
         }
     }
+    /// The deployments of k3s's own that are expected: those the spec leaves on, without what the servers' own config
+    /// switches off. A spec that switches something off itself takes the place of what stands there.
+    pub fn system_deployments(&self, spec: &crate::K3sSpec) -> Vec<&'static str> {
+        let theirs = |word: &str| {
+            let mut nodes = self.nodes.values();
+            nodes.any(|n| matches!(n, Reach::Up(facts) if facts.k3s.disabled.iter().any(|d| d == word)))
+        };
+        let wanted = crate::Component::ALL.iter().filter(|c| !spec.disable.contains(c));
+        let wanted = wanted.filter(|c| !(spec.disable.is_empty() && theirs(c.as_str())));
+        wanted.filter_map(|c| c.deployment()).collect()
+    }
     /// The node object of the API.
     pub fn object(&self, node: &str) -> Option<&NodeStatus> {
         self.api.as_ref()?.nodes.iter().find(|n| n.name == node)
@@ -64,6 +75,10 @@ pub struct ApiFacts {
     pub nodes: Vec<NodeStatus>,
     /// Workloads of `kube-system`.
     pub system: Vec<WorkloadStatus>,
+    /// Networks that nodes have for their pods: parts of the cluster's.
+    pub pod_networks: Vec<ipnet::IpNet>,
+    /// The address of the service `kubernetes`: the first one of the cluster's services.
+    pub service_address: Option<std::net::IpAddr>,
 }
 
 /// One node.
@@ -102,8 +117,13 @@ pub struct K3sNode {
     pub agent_unit: UnitOwner,
     /// More units named `k3s-*`: a second k3s on the same host.
     pub other_units: Vec<String>,
+    /// The clusters of ours that the host says it is of: the one that k3s was set up for, or where that is not noted,
+    /// those in its `/etc/hosts`.
+    pub clusters: Vec<String>,
     /// What the service was last started with.
     pub applied: Option<String>,
+    /// What the user's own config.yaml on a server says under `disable`.
+    pub disabled: Vec<String>,
     /// Leftovers of k3s that an uninstall removes: folders, interfaces, mounts, processes.
     pub leftovers: Vec<String>,
 }
@@ -151,6 +171,7 @@ impl K3sNode {
     pub(crate) fn parse(text: &str, salt: &str) -> Self {
         let mut node = Self::default();
         let mut units: BTreeMap<&str, (&str, String)> = BTreeMap::new();
+        let mut blocks = Vec::new();
         for line in text.lines() {
             let (key, value) = line.split_once(' ').unwrap_or((line, ""));
             let value = value.trim();
@@ -175,9 +196,14 @@ impl K3sNode {
                 "exec-k3s-agent" => push(&mut units.entry("unit-k3s-agent").or_default().1, value),
                 "unit-file" => node.other_units.push(value.to_owned()),
                 "applied" if is_digest(value) => node.applied = Some(value.to_owned()),
+                "cluster" if !value.is_empty() => node.clusters = vec![value.to_owned()],
+                "hosts-block" if !value.is_empty() => blocks.push(value.to_owned()),
                 "left" => node.leftovers.push(value.to_owned()),
                 _ => {}
             }
+        }
+        if node.clusters.is_empty() {
+            node.clusters = blocks;
         }
         let owner = |key: &str, role| {
             units.get(key).map_or(UnitOwner::Nobody, |(first, command)| UnitOwner::of(first, command, role))
@@ -192,6 +218,22 @@ impl K3sNode {
 fn push(command: &mut String, words: &str) {
     command.push_str(words);
     command.push(' ');
+}
+
+/// What a k3s config says under `disable`: a list, or a text with commas. Nothing else of it is looked at.
+pub(crate) fn disabled(text: &str) -> Vec<String> {
+    #[derive(Default, Deserialize)]
+    struct Config {
+        #[serde(default)]
+        disable: serde_json::Value,
+    }
+    let config: Config = serde_saphyr::from_str(text).unwrap_or_default();
+    let list = match config.disable {
+        serde_json::Value::Array(list) => list,
+        other => vec![other],
+    };
+    let words = list.iter().filter_map(serde_json::Value::as_str).flat_map(|text| text.split(','));
+    words.map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
 }
 
 fn is_digest(text: &str) -> bool {
@@ -309,6 +351,11 @@ mod tests {
         );
         put(root, "/etc/systemd/system/k3s-dev.service", "[Service]\n");
         put(root, paths::APPLIED, &"d".repeat(64));
+        put(
+            root,
+            "/etc/hosts",
+            "127.0.0.1 localhost\n# BEGIN turingpi lab\n10.0.0.1 a\n# END turingpi lab\n",
+        );
         for shell in shells() {
             let node = look(shell, root);
             assert_eq!(
@@ -328,8 +375,14 @@ mod tests {
             );
             assert_eq!(node.other_units, ["k3s-dev.service"]);
             assert_eq!(node.applied, Some("d".repeat(64)));
+            assert_eq!(node.clusters, ["lab"], "{shell}");
             assert!(node.leftovers.contains(&paths::DATA.to_owned()), "{:?}", node.leftovers);
             assert!(!serde_json::to_string(&node).unwrap().contains("hush"));
+        }
+        // What k3s was set up for counts more than who else knows the host.
+        put(root, paths::CLUSTER, "homelab\n");
+        for shell in shells() {
+            assert_eq!(look(shell, root).clusters, ["homelab"], "{shell}");
         }
     }
 
@@ -341,6 +394,20 @@ mod tests {
             let left: Vec<String> = node.leftovers.iter().filter(|l| l.starts_with('/')).cloned().collect();
             assert_eq!(left, Vec::<String>::new(), "{shell}");
             assert_eq!(K3sNode { leftovers: vec![], ..node }, K3sNode::default(), "{shell}");
+        }
+    }
+
+    #[test]
+    fn what_the_users_own_config_switches_off_is_read_in_each_of_its_forms() {
+        for text in [
+            "disable: [traefik, servicelb]",
+            "token: x\ndisable:\n  - traefik\n  - servicelb\n",
+            "disable: traefik,servicelb\nnode-label: [a=b]\n",
+        ] {
+            assert_eq!(disabled(text), ["traefik", "servicelb"], "{text}");
+        }
+        for text in ["", "disable: {a: b}", ": :", "debug: true"] {
+            assert_eq!(disabled(text), Vec::<String>::new(), "{text}");
         }
     }
 

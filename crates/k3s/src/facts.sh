@@ -38,6 +38,8 @@ done
 for unit in /etc/systemd/system/k3s*.service; do
   if [ -f "$unit" ]; then printf 'unit-file %s\n' "${unit##*/}"; fi
 done
+if [ -s /var/lib/turingpi/k3s-cluster ]; then printf 'cluster %s\n' "$(head -n 1 /var/lib/turingpi/k3s-cluster)"; fi
+if [ -f /etc/hosts ]; then sed -n 's/^# BEGIN turingpi /hosts-block /p' /etc/hosts; fi
 if [ -s /var/lib/turingpi/k3s-applied ]; then printf 'applied %s\n' "$(cat /var/lib/turingpi/k3s-applied)"; fi
 for path in /usr/local/bin/k3s /etc/systemd/system/k3s.service /etc/systemd/system/k3s-agent.service \
   /etc/rancher/k3s /etc/rancher/node /run/k3s /run/flannel /var/lib/kubelet /var/lib/cni \

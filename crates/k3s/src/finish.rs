@@ -263,7 +263,7 @@ impl Step for NodesReady {
 }
 
 fn system(env: &Arc<Env>, facts: &K3sFacts) -> Option<Arc<dyn Step>> {
-    let wanted: Vec<String> = env.spec.system_deployments().iter().map(|n| (*n).to_owned()).collect();
+    let wanted: Vec<String> = facts.system_deployments(&env.spec).iter().map(|n| (*n).to_owned()).collect();
     if wanted.is_empty() || env.spec.flannel_backend == FlannelBackend::None {
         return None;
     }

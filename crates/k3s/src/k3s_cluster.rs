@@ -176,12 +176,26 @@ impl K3sCluster {
         &self.env.hosts
     }
 
-    /// Looks at all nodes side by side, and at the API where there is one. A node that does not answer is a fact too.
+    /// Looks at all nodes side by side, and at the API where there is one. A node that does not answer is a fact too; one
+    /// that may only be coming up is waited for where the look may wait ([`StepContext::is_patient`]).
     ///
     /// # Errors
     /// `Cancelled` when a stop was asked for. Never because a node is down.
     pub async fn observe(&self, cx: &StepContext) -> Result<K3sFacts, Failure> {
-        observe::observe(&self.env, cx).await
+        self.observe_rest(cx, BTreeMap::new()).await
+    }
+
+    /// As [`K3sCluster::observe`], for a caller that tried to reach some nodes already: those of `silent` are not asked
+    /// again.
+    ///
+    /// # Errors
+    /// As [`K3sCluster::observe`].
+    pub async fn observe_rest(
+        &self,
+        cx: &StepContext,
+        silent: BTreeMap<String, Failure>,
+    ) -> Result<K3sFacts, Failure> {
+        observe::observe(&self.env, cx, silent).await
     }
 
     /// The lanes that bring every node into the cluster, control plane first; lanes without steps are left out. Pure.

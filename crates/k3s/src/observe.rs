@@ -1,25 +1,43 @@
 //! Looking at a cluster: all nodes side by side, then the API.
 
+use std::collections::BTreeMap;
+
 use futures::future::join_all;
 use rand::RngExt;
+use secrecy::{ExposeSecret, SecretString};
 use turingpi_cluster::{
-    NodeSpec, Source,
-    kube::{ClusterApi, Kubeconfig},
-    prepare_request,
+    NodeSpec, Role, Source,
+    kube::{ClusterApi, Kubeconfig, ObjectRef},
+    patience, prepare_request,
 };
-use turingpi_engine::{Failure, FailureClass, StepContext};
+use turingpi_engine::{Failure, FailureClass, State, StepContext};
 
 use crate::{
     ApiFacts, K3sFacts, K3sNode, K3sVersion, NodeFacts, Reach,
     channel::channel_version,
     env::Env,
-    facts::{EXTRA, request},
-    plan,
+    facts::{EXTRA, disabled, request},
+    paths, plan,
 };
 
-pub(crate) async fn observe(env: &Env, cx: &StepContext) -> Result<K3sFacts, Failure> {
-    let looks =
-        join_all(env.nodes.iter().map(|node| async { (node.name.clone(), node_facts(env, node).await) }));
+/// Looks. Nodes of `silent` are not asked: the caller did, and this is what came of it.
+pub(crate) async fn observe(
+    env: &Env,
+    cx: &StepContext,
+    mut silent: BTreeMap<String, Failure>,
+) -> Result<K3sFacts, Failure> {
+    let state = cx.state().await?;
+    let looks = env.nodes.iter().map(|node| {
+        let (silent, state) = (silent.remove(&node.name), &state);
+        async move {
+            let look = match silent {
+                Some(failure) => Err(failure),
+                None => look(env, cx, node, state).await,
+            };
+            (node.name.clone(), look)
+        }
+    });
+    let looks = join_all(looks);
     let looked = tokio::select! {
         biased;
         () = cx.cancelled() => return Err(stopped()),
@@ -52,13 +70,34 @@ fn stopped() -> Failure {
         .hint("Run the same command again.")
 }
 
+/// The facts of a node, over another connection when one is cut in the middle.
+async fn look(env: &Env, cx: &StepContext, node: &NodeSpec, state: &State) -> Result<NodeFacts, Failure> {
+    let patience = patience(state, &node.name)?;
+    let once = || async {
+        let client = env.hosts.answer(&node.name, patience, cx).await?;
+        match node_facts(env, node).await {
+            // Its end was seen a moment ago: that is no silence that a quick look must not wait for.
+            Err(failure) if failure.is_retryable() && !client.is_alive() && !cx.is_patient() => {
+                node_facts(env, node).await
+            }
+            end => end,
+        }
+    };
+    cx.retry(once).await
+}
+
 async fn node_facts(env: &Env, node: &NodeSpec) -> Result<NodeFacts, Failure> {
     let salt = format!("{:032x}", rand::rng().random::<u128>());
     let host = env.hosts.host(&node.name).await?;
     let wanted = prepare_request(&env.host, &plan::needs(env, node)).and(request(&salt));
-    let host = host.facts(&wanted).await?;
-    let k3s = K3sNode::parse(host.extra(EXTRA).unwrap_or(""), &salt);
-    Ok(NodeFacts { host, k3s })
+    let facts = host.facts(&wanted).await?;
+    let mut k3s = K3sNode::parse(facts.extra(EXTRA).unwrap_or(""), &salt);
+    if node.role == Role::ControlPlane && facts.files.contains_key(paths::USER_CONFIG) {
+        // It may hold a token: it is read here, and only this is kept of it.
+        let text = host.read_text(paths::USER_CONFIG).await?.map(SecretString::from);
+        k3s.disabled = text.map(|text| disabled(text.expose_secret())).unwrap_or_default();
+    }
+    Ok(NodeFacts { host: facts, k3s })
 }
 
 /// Asks the first server that serves. A server that does not run is not an error: there is nothing to ask yet.
@@ -91,7 +130,12 @@ async fn current(sink: &dyn crate::KubeconfigSink, config: &Kubeconfig) -> Optio
 async fn ask(env: &Env, server: &NodeSpec) -> Result<ApiFacts, Failure> {
     let api = env.api_of(server).await?;
     let (failing, nodes, system) = tokio::try_join!(api.readyz(), api.nodes(), workloads(api.as_ref()))?;
-    Ok(ApiFacts { failing, nodes, system })
+    let (all, service) =
+        (ObjectRef::all("v1", "Node"), ObjectRef::namespaced("v1", "Service", "default", "kubernetes"));
+    let (objects, service) = tokio::try_join!(api.list(&all), api.get(&service))?;
+    let pods = objects.iter().filter_map(|node| node.pointer("/spec/podCIDR")?.as_str()?.parse().ok());
+    let address = service.as_ref().and_then(|s| s.pointer("/spec/clusterIP")?.as_str()?.parse().ok());
+    Ok(ApiFacts { failing, nodes, system, pod_networks: pods.collect(), service_address: address })
 }
 
 async fn workloads(api: &dyn ClusterApi) -> Result<Vec<turingpi_cluster::kube::WorkloadStatus>, Failure> {

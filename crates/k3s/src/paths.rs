@@ -20,3 +20,5 @@ pub(crate) const SERVER_TOKEN: &str = "/var/lib/rancher/k3s/server/token";
 pub(crate) const IMAGES: &str = "/var/lib/rancher/k3s/agent/images";
 /// What the running service was started with: a digest over the files it reads.
 pub(crate) const APPLIED: &str = "/var/lib/turingpi/k3s-applied";
+/// The name of the cluster that a run of ours set this node up for. Stays as long as k3s's data does.
+pub(crate) const CLUSTER: &str = "/var/lib/turingpi/k3s-cluster";

@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use turingpi_cluster::{
     Arch,
     fetch::{Fetcher, Sha256, Source},
+    fetch_again,
 };
 use turingpi_engine::{Failure, FailureClass, StepContext, Unit};
 
@@ -129,7 +130,7 @@ impl Releases {
         let digest = self.digest(version, arch, file).await?;
         let source = self.source(version, file)?;
         let progress = |done: u64, total: Option<u64>| cx.progress(done, total, Unit::Bytes);
-        let fetched = self.inner.fetcher.fetch(&source, Some(&digest), &progress).await?;
+        let fetched = fetch_again(&self.inner.fetcher, &source, Some(&digest), &progress, cx).await?;
         Ok((fetched.path, digest))
     }
 

@@ -9,7 +9,7 @@ use turingpi_engine::{Failure, FailureClass};
 /// Takes the cluster's kubeconfig. Its entries are named like the cluster.
 #[async_trait]
 pub trait KubeconfigSink: Send + Sync {
-    /// Where it goes, for people: a path.
+    /// Where it goes, for people: a path, or a name for it.
     fn place(&self) -> String;
     /// Whether `config` is there already.
     async fn is_current(&self, config: &Kubeconfig) -> Result<bool, Failure>;
@@ -23,6 +23,7 @@ pub trait KubeconfigSink: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KubeconfigFile {
     path: PathBuf,
+    shown: Option<String>,
     set_current: bool,
     ours_alone: bool,
 }
@@ -30,7 +31,13 @@ pub struct KubeconfigFile {
 impl KubeconfigFile {
     /// The file at `path`. Its current context is left alone unless there is none.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), set_current: false, ours_alone: false }
+        Self { path: path.into(), shown: None, set_current: false, ours_alone: false }
+    }
+    /// Calls the file `name` in plans, which are the same then wherever it lies and however its path is written.
+    #[must_use]
+    pub fn shown_as(mut self, name: impl Into<String>) -> Self {
+        self.shown = Some(name.into());
+        self
     }
     /// Nobody else keeps anything in the file: one that cannot be read is written anew, or removed.
     #[must_use]
@@ -76,7 +83,7 @@ fn is_in(config: &Kubeconfig, path: &Path) -> Result<bool, Failure> {
 #[async_trait]
 impl KubeconfigSink for KubeconfigFile {
     fn place(&self) -> String {
-        self.path.display().to_string()
+        self.shown.clone().unwrap_or_else(|| self.path.display().to_string())
     }
 
     async fn is_current(&self, config: &Kubeconfig) -> Result<bool, Failure> {

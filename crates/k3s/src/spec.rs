@@ -47,7 +47,9 @@ pub struct K3sSpec {
     pub registries: Option<Registries>,
 }
 
-/// The content of `registries.yaml`. May hold passwords: not shown in a debug output.
+/// The content of `registries.yaml`: `mirrors` and `configs`, as k3s reads them. In a document, what is secret in
+/// `configs.<registry>.auth` (everything but `username`) is where it comes from: `{ env: NAME }`, `{ file: PATH }` or
+/// `prompt`. Here it may hold passwords: not shown in a debug output.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Registries(pub BTreeMap<String, Value>);

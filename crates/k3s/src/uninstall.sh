@@ -62,6 +62,7 @@ rm -f /etc/rancher/k3s/config.yaml.d/50-turingpi.yaml /etc/rancher/k3s/k3s.yaml
 rm -rf /var/lib/cni /var/lib/kubelet
 if [ "$1" = wipe ]; then
   rm -rf /etc/rancher/k3s /etc/rancher/node
+  rm -f /var/lib/turingpi/k3s-cluster
   # The folder itself may be a mount point or lie behind a link: it is emptied, then removed if it can be.
   if [ -d "$data" ]; then
     rm -rf "$data"/* "$data"/.[!.]* 2>/dev/null

@@ -56,6 +56,8 @@ WantedBy=multi-user.target
 Type=notify
 EnvironmentFile=-/etc/default/%N
 EnvironmentFile=-/etc/sysconfig/%N
+# Left by k3s's installer on a host that was taken over: proxies. What our config says counts more than what it says.
+EnvironmentFile=-/etc/systemd/system/%N.service.env
 KillMode=process
 Delegate=yes
 User=root

@@ -1,28 +1,39 @@
 //! From bare slots and hosts to a ready cluster: what to look at, and what follows from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
-use futures::future::join_all;
 use turingpi_cluster::{
     NodeSpec, Role, SlotRef,
     imaging::{
-        BoardFacts, Decision, FlashReason, Neighbours, Reach, SlotRecord, decide, restore_power_step,
-        slot_steps,
+        BoardFacts, Decision, FlashQueue, FlashReason, Neighbours, Reach, SlotRecord, bystanders, decide,
+        powered_off_key, restore_power_step, slot_steps, stand_by_step,
     },
+    rebooting_key,
 };
 use turingpi_engine::{
     Failure, FailureClass, FailureReport, Lane, Plan, Reconcile, Stage, State, StepContext, Subject,
 };
 use turingpi_k3s::K3sFacts;
 
-use crate::{Intent, Provision, provision::beware_of_newcomers};
+use crate::{
+    Intent, Provision, guard,
+    look::{Look, Waits},
+    provision::beware_of_newcomers,
+};
 
 /// The target of `apply`.
 pub(crate) struct BringUp<'a> {
     cluster: &'a Provision,
     /// Nodes to flash again, with the flash that their slot's record named when this was asked for.
     reflash: BTreeMap<String, Option<String>>,
+    /// It is run, not only looked at.
+    runs: bool,
+    /// What was told already.
+    noted: Mutex<BTreeSet<String>>,
 }
 
 /// One look at everything.
@@ -58,7 +69,12 @@ impl<'a> BringUp<'a> {
                 reflash.insert(node.name.clone(), SlotRecord::read(&state, place)?.map(|r| r.flash));
             }
         }
-        Ok(Self { cluster, reflash })
+        Ok(Self { cluster, reflash, runs: false, noted: Mutex::default() })
+    }
+
+    /// The same target, to be run under the lock.
+    pub(crate) fn run(self) -> Self {
+        Self { runs: true, ..self }
     }
 
     /// What each slot needs.
@@ -118,22 +134,28 @@ impl Reconcile for BringUp<'_> {
     async fn observe(&self, cx: &StepContext) -> Result<Facts, Failure> {
         let cluster = self.cluster;
         beware_of_newcomers(&cluster.hosts, &cluster.nodes, &cx.state().await?)?;
-        let boards = cluster.boards.observe();
-        let reach = join_all(cluster.nodes.iter().map(|node| async move {
-            // The connection stays in the pool, so the look at k3s below uses it again.
-            (node.name.clone(), Reach::of(&cluster.hosts.client(&node.name).await))
-        }));
-        let (boards, reach) = futures::join!(boards, reach);
+        let look = Look::at(cluster, cx, &cx.state().await?, Waits::UnlessStarted).await?;
         cluster.newcomers.remember(cx).await?;
-        let boards = boards.into_iter().map(|(name, facts)| (name, facts.map_err(|f| f.report()))).collect();
-        let k3s = cluster.k3s.observe(cx).await?;
-        Ok(Facts { boards, reach: reach.into_iter().collect(), k3s })
+        if self.runs {
+            is_back(cx, &look.reach).await?;
+        }
+        for note in look.notes(cluster) {
+            if self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(note.clone()) {
+                cx.note(note);
+            }
+        }
+        let k3s = cluster.k3s.observe_rest(cx, look.silent).await?;
+        let boards =
+            look.boards.into_iter().map(|(name, facts)| (name, facts.map_err(|f| f.report()))).collect();
+        Ok(Facts { boards, reach: look.reach, k3s })
     }
 
     fn plan(&self, facts: &Facts, state: &State) -> Result<Plan, Failure> {
         let decisions = self.decisions(facts, state)?;
-        refuse_unknown(&self.cluster.nodes, &decisions)?;
-        let neighbours = neighbours(&self.cluster.nodes, facts, &decisions);
+        guard::refuse_unknown(&self.cluster.nodes, &decisions)?;
+        let named: BTreeSet<&str> = self.reflash.keys().map(String::as_str).collect();
+        guard::refuse_swapped(&self.cluster.nodes, &named, &decisions, facts, state)?;
+        let neighbours = neighbours(&self.cluster.nodes, facts, &decisions, state)?;
         let mut fresh = BTreeSet::new();
         let mut starting = BTreeSet::new();
         let mut imaging = BTreeMap::new();
@@ -159,7 +181,12 @@ impl Reconcile for BringUp<'_> {
             .boards
             .names()
             .filter_map(|board| {
-                let step = restore_power_step(board, state, &self.cluster.boards)?;
+                let (nodes, boards) = (&self.cluster.nodes, &self.cluster.boards);
+                // Nothing is flashed before everything that shall run does.
+                let stand_by = stand_by_step(board, nodes, &neighbours, boards);
+                let step = stand_by
+                    .filter(|_| starting.is_empty())
+                    .or_else(|| restore_power_step(board, state, boards))?;
                 Some(Lane { subject: Subject::board(board), steps: vec![step] })
             })
             .collect();
@@ -201,7 +228,31 @@ impl BringUp<'_> {
     }
 }
 
-fn neighbours(nodes: &[NodeSpec], facts: &Facts, decisions: &BTreeMap<String, Decision>) -> Neighbours {
+/// A node that answers is back from whatever reboot it was in, and may get from now on what a `destroy` has to take off
+/// it again.
+async fn is_back(cx: &StepContext, reach: &BTreeMap<String, Reach>) -> Result<(), Failure> {
+    let state = cx.state().await?;
+    let up = reach.iter().filter(|(_, reach)| **reach == Reach::LoggedIn);
+    let keys: Vec<String> = up
+        .flat_map(|(name, _)| [powered_off_key(name), rebooting_key(name)])
+        .filter(|key| state.record_keys(key).any(|k| k == key))
+        .collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    cx.update_state(|state| {
+        keys.iter().for_each(|key| state.remove_record(key));
+        Ok(())
+    })
+    .await
+}
+
+fn neighbours(
+    nodes: &[NodeSpec],
+    facts: &Facts,
+    decisions: &BTreeMap<String, Decision>,
+    state: &State,
+) -> Result<Neighbours, Failure> {
     let mut neighbours = Neighbours::default();
     for node in nodes {
         let Some(place) = &node.slot else { continue };
@@ -211,32 +262,12 @@ fn neighbours(nodes: &[NodeSpec], facts: &Facts, decisions: &BTreeMap<String, De
             neighbours.running.insert(place.clone());
         }
     }
-    neighbours
-}
-
-/// Something runs in a slot that is not ours, and nothing allows us to overwrite it.
-fn refuse_unknown(nodes: &[NodeSpec], decisions: &BTreeMap<String, Decision>) -> Result<(), Failure> {
-    for node in nodes {
-        let Some(Decision::Unknown { reach }) = decisions.get(&node.name) else { continue };
-        let seen = match reach {
-            Reach::Refused => "answers and refuses our login",
-            Reach::OtherKey => "answers with another host key than the one we know",
-            _ => "does not answer",
-        };
-        let hint = if node.image.is_some() {
-            format!(
-                "If its key was changed on purpose, correct `ssh` or the known_hosts file of the state folder. To write \
-                 its image again and lose what is on it: `turingpi apply --reflash {}`.",
-                node.name
-            )
-        } else {
-            "Correct `ssh` in the document, or give the node an `image` so that it can be flashed.".to_owned()
-        };
-        return Err(Failure::new(
-            FailureClass::Refused,
-            format!("node {} {seen}, so nothing is done to it", node.name),
-        )
-        .hint(hint));
+    for (name, board) in &facts.boards {
+        if let Ok(board) = board {
+            let announced = bystanders(name, board, state, &neighbours)?;
+            neighbours.announced.extend(announced);
+        }
     }
-    Ok(())
+    neighbours.queue = FlashQueue::new(neighbours.flashed_too.iter().cloned());
+    Ok(neighbours)
 }

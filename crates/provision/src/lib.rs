@@ -3,7 +3,7 @@
 //! # What it is for
 //! [`document::load`] reads what a person wrote; [`Provision::open`] builds every client around it; from there one can
 //! [plan](Provision::plan), [apply](Provision::apply), [look](Provision::status), [diagnose](Provision::doctor) and
-//! [destroy](Provision::destroy). What happens is told as one stream of [`engine::Event`]s.
+//! [destroy](Provision::destroy). [`images`] is for operating system images alone. What happens is told as one stream of [`engine::Event`]s.
 //!
 //! # What it does not do
 //! It never prints, prompts, reads the process environment or the home directory, or exits. What a frontend knows of
@@ -35,7 +35,11 @@ mod bring_up;
 pub mod doctor;
 pub mod document;
 mod environment;
+mod guard;
+mod identity;
+pub mod images;
 mod lease;
+mod look;
 mod provision;
 mod status;
 mod targets;

@@ -9,7 +9,7 @@ use std::{
 
 use turingpi_cluster::{
     FetchOptions, Fetcher, Hosts, NodeSpec,
-    first_boot::FirstBootSpec,
+    first_boot::{Credentials, FirstBootSpec},
     imaging::{
         Boards, FirstBootState, FlashReason, ImageSpec, ImagingContext, ImagingLimits, KnownHostsFile,
         Neighbours, SlotRecord, flash_step_id,
@@ -17,8 +17,8 @@ use turingpi_cluster::{
     kube::{ClusterApi, KubeRsApi, Kubeconfig},
 };
 use turingpi_engine::{
-    Approval, Cancellation, Event, EventSink, Executor, Failure, FailureClass, FileLock, FileStateStore,
-    LockOwner, Preview, State, StateStore, StepContext, Summary,
+    Approval, Cancellation, Event, EventSink, Executor, ExecutorBuilder, Failure, FailureClass, FileLock,
+    FileStateStore, LockOwner, Preview, State, StateStore, StepContext, Summary,
 };
 use turingpi_k3s::{K3sCluster, KubeconfigFile};
 use turingpi_ssh::RusshConnector;
@@ -42,6 +42,7 @@ pub struct Provision {
     pub(crate) newcomers: Newcomers,
     pub(crate) hosts: Hosts,
     pub(crate) images: BTreeMap<String, ImageSpec>,
+    image_logins: BTreeMap<String, Credentials>,
     pub(crate) k3s: K3sCluster,
     pub(crate) store: Arc<FileStateStore>,
     fetcher: Fetcher,
@@ -101,6 +102,7 @@ impl Provision {
         let boards = boards::clients(&document, &secrets, &state, &environment.timing, &newcomers).await?;
         let nodes = targets::nodes(&document, &environment, &secrets).await?;
         let images = targets::images(&document, &environment)?;
+        let image_logins = targets::image_logins(&document, &secrets).await?;
         let authorized_keys = targets::authorized_keys(&document, &environment, &secrets).await?;
 
         let known_hosts = environment.state_dir.join("known_hosts");
@@ -125,12 +127,16 @@ impl Provision {
         let fetcher = Fetcher::new(&environment.cache_dir, FetchOptions::default())?;
         let k3s = K3sCluster::builder(&document.name)
             .nodes(nodes.clone())
-            .spec(targets::k3s(&document, &environment)?)
+            .spec(targets::k3s(&document, &environment, &secrets).await?)
             .network(document.network.clone())
             .host(document.host.clone())
             .hosts(hosts.clone())
             .fetcher(fetcher.clone())
-            .kubeconfig(KubeconfigFile::new(environment.state_dir.join("kubeconfig")).ours_alone())
+            .kubeconfig(
+                KubeconfigFile::new(environment.state_dir.join("kubeconfig"))
+                    .shown_as("kubeconfig of the state folder")
+                    .ours_alone(),
+            )
             .build()?;
         Ok(Self {
             document,
@@ -140,6 +146,7 @@ impl Provision {
             newcomers,
             hosts,
             images,
+            image_logins,
             k3s,
             store,
             fetcher,
@@ -160,13 +167,31 @@ impl Provision {
         self.environment.state_dir.join("kubeconfig")
     }
 
-    /// Looks at everything and says what [`Provision::apply`] would do.
+    /// Looks at everything as it is now and says what [`Provision::apply`] would do. Waits for nobody: for a plan that is
+    /// shown before an apply use [`Provision::plan_for_apply`].
     ///
     /// # Errors
     /// `Refused` or `Unreachable` when nothing sensible can be planned.
     pub async fn plan(&self, intent: &Intent) -> Result<Planned, Failure> {
         let target = BringUp::new(self, intent).await?;
-        self.planned(|executor| async move { executor.preview(&target).await }).await
+        let executor = |notes| self.executor("plan", notes, &Cancellation::new()).build();
+        self.planned(executor, None, |executor| async move { executor.preview(&target).await }).await
+    }
+
+    /// As [`Provision::plan`], with the patience of an apply: a node that is coming up, after a reboot that a killed run
+    /// left behind, is waited for. `sink` hears of these waits.
+    ///
+    /// # Errors
+    /// As [`Provision::plan`]; `Cancelled` after a stop.
+    pub async fn plan_for_apply(
+        &self,
+        intent: &Intent,
+        sink: Arc<dyn EventSink>,
+        cancellation: &Cancellation,
+    ) -> Result<Planned, Failure> {
+        let target = BringUp::new(self, intent).await?;
+        let executor = |notes| self.executor("plan", notes, cancellation).patient(true).build();
+        self.planned(executor, Some(sink), |executor| async move { executor.preview(&target).await }).await
     }
 
     /// Makes the cluster be what the document says.
@@ -183,8 +208,8 @@ impl Provision {
     ) -> Result<Summary, Failure> {
         let _lock = self.lock("apply")?;
         let lease = self.lease().await?;
-        let target = BringUp::new(self, intent).await?;
-        let result = self.executor("apply", sink, cancellation).converge(&target, approval).await;
+        let target = BringUp::new(self, intent).await?.run();
+        let result = self.executor("apply", sink, cancellation).build().converge(&target, approval).await;
         release(lease).await;
         result
     }
@@ -195,7 +220,8 @@ impl Provision {
     /// `Unreachable` for nodes that do not answer, unless the intent leaves them.
     pub async fn plan_teardown(&self, intent: &TeardownIntent) -> Result<Planned, Failure> {
         let target = Teardown::new(self, intent.clone());
-        self.planned(|executor| async move { executor.preview(&target).await }).await
+        let executor = |notes| self.executor("plan", notes, &Cancellation::new()).build();
+        self.planned(executor, None, |executor| async move { executor.preview(&target).await }).await
     }
 
     /// Takes the cluster down and verifies that nothing is left. Works on a half-built cluster.
@@ -212,7 +238,7 @@ impl Provision {
         let _lock = self.lock("destroy")?;
         let lease = self.lease().await?;
         let target = Teardown::new(self, intent.clone());
-        let result = self.executor("destroy", sink, cancellation).converge(&target, approval).await;
+        let result = self.executor("destroy", sink, cancellation).build().converge(&target, approval).await;
         release(lease).await;
         let summary = result?;
         if !intent.keep_data {
@@ -254,7 +280,7 @@ impl Provision {
     }
 
     pub(crate) fn context(&self) -> StepContext {
-        self.executor("look", Arc::new(|_: &Event| {}), &Cancellation::new()).context()
+        self.executor("look", Arc::new(|_: &Event| {}), &Cancellation::new()).build().context()
     }
 
     /// The imaging context of a node.
@@ -266,6 +292,11 @@ impl Provision {
     ) -> Result<ImagingContext, Failure> {
         let mut first_boot = FirstBootSpec::new(&node.name, self.authorized_keys.clone());
         first_boot.static_address = targets::static_address(&self.document, node)?;
+        let wanted = self.document.nodes.iter().find(|n| n.name == node.name);
+        if let Some(login) = wanted.and_then(|n| self.image_logins.get(n.image.as_ref()?)) {
+            // The one that is known to be right: sshd shuts callers out that guess too often.
+            first_boot.credentials = vec![login.clone()];
+        }
         Ok(ImagingContext {
             boards: self.boards.clone(),
             hosts: self.hosts.clone(),
@@ -279,18 +310,22 @@ impl Provision {
         })
     }
 
-    async fn planned<F, Fut>(&self, look: F) -> Result<Planned, Failure>
+    async fn planned<F, Fut>(
+        &self,
+        executor: impl FnOnce(Arc<dyn EventSink>) -> Executor,
+        sink: Option<Arc<dyn EventSink>>,
+        look: F,
+    ) -> Result<Planned, Failure>
     where
         F: FnOnce(Executor) -> Fut,
         Fut: Future<Output = Result<Preview, Failure>>,
     {
-        let notes = Arc::new(Notes::default());
-        let executor = self.executor("plan", notes.clone(), &Cancellation::new());
-        let preview = look(executor).await?;
+        let notes = Arc::new(Notes { heard: std::sync::Mutex::default(), sink });
+        let preview = look(executor(notes.clone())).await?;
         Ok(Planned { preview, notes: notes.take() })
     }
 
-    fn executor(&self, verb: &str, sink: Arc<dyn EventSink>, cancellation: &Cancellation) -> Executor {
+    fn executor(&self, verb: &str, sink: Arc<dyn EventSink>, cancellation: &Cancellation) -> ExecutorBuilder {
         let store: Arc<dyn StateStore> = self.store.clone();
         let mut timing = self.environment.timing.clone();
         timing.limit_factor *= self.document.timeouts.factor;
@@ -301,7 +336,6 @@ impl Provision {
             .verb(verb)
             .target(&self.document.name)
             .version(&self.environment.version)
-            .build()
     }
 
     /// The lock that others can see, where a cluster has an API that answers.
@@ -344,20 +378,24 @@ pub(crate) fn beware_of_newcomers(hosts: &Hosts, nodes: &[NodeSpec], state: &Sta
     Ok(())
 }
 
-/// Collects notes while a plan is made.
-#[derive(Default)]
-struct Notes(std::sync::Mutex<Vec<String>>);
+/// Collects notes while a plan is made, and hands everything else on.
+struct Notes {
+    heard: std::sync::Mutex<Vec<String>>,
+    sink: Option<Arc<dyn EventSink>>,
+}
 
 impl Notes {
     fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        std::mem::take(&mut *self.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }
 
 impl EventSink for Notes {
     fn emit(&self, event: &Event) {
         if let turingpi_engine::EventKind::Note { text } = &event.kind {
-            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(text.clone());
+            self.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(text.clone());
+        } else if let Some(sink) = &self.sink {
+            sink.emit(event);
         }
     }
 }

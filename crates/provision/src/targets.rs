@@ -3,14 +3,21 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, str::FromStr};
 
 use ipnet::IpNet;
-use turingpi_cluster::{NodeSpec, fetch::Source, first_boot::StaticAddress, imaging::ImageSpec};
+use turingpi_cluster::{
+    NodeSpec,
+    fetch::Source,
+    first_boot::{Credentials, StaticAddress},
+    images::Catalogue,
+    imaging::ImageSpec,
+};
 use turingpi_engine::{Failure, FailureClass};
 use turingpi_k3s::{InstallMode, K3sSpec};
 use turingpi_ssh::{AuthMethod, Fingerprint, HostKeyPolicy, JumpSpec, ResolvedHost, SshConfig, SshTarget};
 
 use crate::{
-    document::{Document, HostKeys, Image, Node, Ssh},
+    document::{Document, HostKeys, Image, Node, Ssh, registries},
     environment::{Environment, Secrets, private},
+    identity,
 };
 
 /// All nodes, complete.
@@ -180,6 +187,22 @@ fn policy(keys: Option<&HostKeys>) -> Result<HostKeyPolicy, Failure> {
     })
 }
 
+/// The logins that images are delivered with, beside the known ones, by image.
+pub(crate) async fn image_logins(
+    document: &Document,
+    secrets: &Secrets,
+) -> Result<BTreeMap<String, Credentials>, Failure> {
+    let mut logins = BTreeMap::new();
+    for (name, image) in &document.images {
+        if let Some(login) = &image.login {
+            let what = format!("password of {} in the image {name}", login.username);
+            let password = secrets.resolve(&login.password, &what).await?;
+            logins.insert(name.clone(), Credentials::new(&login.username, password));
+        }
+    }
+    Ok(logins)
+}
+
 /// All images, complete.
 pub(crate) fn images(
     document: &Document,
@@ -196,10 +219,14 @@ fn image_spec(name: &str, image: &Image, environment: &Environment) -> Result<Im
     let wrong = |what: &str| {
         Failure::new(FailureClass::Config, format!("the {what} of image `{name}` is not usable"))
     };
-    let source = if image.source.contains("://") {
-        image.source.parse::<Source>().map_err(|e| wrong("source").source(e))?
-    } else {
-        Source::Path(environment.path(image.source.as_ref()))
+    let catalogue = Catalogue::embedded()?;
+    let entry = catalogue.find(&image.source);
+    let source = match entry.and_then(|entry| entry.urls.first()) {
+        Some(url) => Source::Url(url.clone()),
+        None if image.source.contains("://") => {
+            image.source.parse::<Source>().map_err(|e| wrong("source").source(e))?
+        }
+        None => Source::Path(environment.path(image.source.as_ref())),
     };
     let sha256 = match &image.sha256 {
         Some(text) => Some(
@@ -207,7 +234,7 @@ fn image_spec(name: &str, image: &Image, environment: &Environment) -> Result<Im
                 .parse()
                 .map_err(|e: turingpi_cluster::fetch::InvalidSha256| wrong("sha256").source(e))?,
         ),
-        None => None,
+        None => entry.and_then(|entry| entry.sha256()).cloned(),
     };
     Ok(ImageSpec { name: name.to_owned(), source, sha256 })
 }
@@ -231,6 +258,7 @@ pub(crate) async fn authorized_keys(
                 .hint(format!("Make a key with `ssh-keygen -t ed25519 -f {}`, or name yours under `ssh: {{ identity: … }}`.", path.display()))
                 .source(e)
         })?;
+        identity::belongs(&path, &key).await?;
         keys.push(key);
     }
     Ok(keys)
@@ -261,8 +289,12 @@ pub(crate) fn static_address(document: &Document, node: &NodeSpec) -> Result<Opt
     Ok(Some(StaticAddress { address, gateway: Some(gateway), dns, interface: wanted.interface.clone() }))
 }
 
-/// The k3s section, with the version and channel of the document and paths of this machine.
-pub(crate) fn k3s(document: &Document, environment: &Environment) -> Result<K3sSpec, Failure> {
+/// The k3s section, with the version and channel of the document, paths of this machine and logins of registries.
+pub(crate) async fn k3s(
+    document: &Document,
+    environment: &Environment,
+    secrets: &Secrets,
+) -> Result<K3sSpec, Failure> {
     let mut spec = document.k3s.clone();
     if let Some(version) = &document.version {
         spec.version = Some(version.parse().map_err(|e: turingpi_k3s::BadVersion| {
@@ -272,8 +304,54 @@ pub(crate) fn k3s(document: &Document, environment: &Environment) -> Result<K3sS
     if let Some(channel) = &document.channel {
         spec.channel.clone_from(channel);
     }
+    if let Some(registries) = spec.registries.take() {
+        spec.registries = Some(registries::resolved(registries, secrets).await?);
+    }
     if let InstallMode::Airgap { folder } = &mut spec.install {
         *folder = environment.path(folder);
     }
     Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::SecretProvider;
+
+    struct Nobody;
+    #[async_trait::async_trait]
+    impl SecretProvider for Nobody {
+        async fn env(&self, _: &str) -> Option<secrecy::SecretString> {
+            None
+        }
+        async fn prompt(&self, _: &str) -> Option<secrecy::SecretString> {
+            None
+        }
+    }
+
+    #[test]
+    fn an_image_is_a_name_of_the_catalogue_an_address_or_a_path() {
+        let environment = Environment {
+            base: "/lab".into(),
+            home: None,
+            state_dir: "/lab/state".into(),
+            cache_dir: "/lab/cache".into(),
+            ssh_agent: None,
+            secrets: std::sync::Arc::new(Nobody),
+            timing: turingpi_engine::Timing::default(),
+            owner: String::new(),
+            version: String::new(),
+        };
+        let spec = |source: &str| {
+            image_spec("os", &Image { source: source.to_owned(), sha256: None, login: None }, &environment)
+                .unwrap()
+        };
+        let named = spec("raspios");
+        assert!(named.source.to_string().starts_with("https://downloads.raspberrypi.com/"), "{named:?}");
+        assert!(named.sha256.is_some());
+        let moving = spec("armbian");
+        assert!(moving.sha256.is_none() && matches!(moving.source, Source::Url(_)), "{moving:?}");
+        assert_eq!(spec("./raspios").source, Source::Path("/lab/./raspios".into()));
+        assert!(matches!(spec("https://example.org/a.img.xz").source, Source::Url(_)));
+    }
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use turingpi_bmc::{PerSlot, Power};
 use turingpi_cluster::{
     Hosts, SlotRef,
-    imaging::{Boards, bmc_failure},
+    imaging::{Boards, bmc_failure, powered_off_key},
 };
 use turingpi_engine::{
     Change, Failure, Lane, Plan, Reconcile, Risk, Stage, State, Step, StepContext, StepDescription, Subject,
@@ -18,7 +18,11 @@ use turingpi_engine::{
 };
 use turingpi_k3s::{K3sFacts, Reach, TOKEN_KEY, TeardownOptions};
 
-use crate::{Provision, TeardownIntent, provision::beware_of_newcomers};
+use crate::{
+    Provision, TeardownIntent,
+    look::{Look, Waits},
+    provision::beware_of_newcomers,
+};
 
 /// The target of `destroy`.
 pub(crate) struct Teardown<'a> {
@@ -63,20 +67,20 @@ impl<'a> Teardown<'a> {
         Ok(())
     }
 
-    async fn powered(&self) -> Result<Vec<(String, SlotRef)>, Failure> {
+    /// The slots of the document that are on, when they are to be switched off.
+    fn powered(&self, look: &mut Look) -> Result<Vec<(String, SlotRef)>, Failure> {
         if !self.intent.power_off {
             return Ok(Vec::new());
         }
-        let mut boards = self.cluster.boards.observe().await;
         let mut on = Vec::new();
         for node in &self.cluster.nodes {
             let Some(place) = &node.slot else { continue };
-            match boards.get(&place.board) {
+            match look.boards.get(&place.board) {
                 Some(Ok(facts)) if facts.power[place.slot] == Power::On => {
                     on.push((node.name.clone(), place.clone()))
                 }
                 Some(Err(_)) => {
-                    if let Some(Err(failure)) = boards.remove(&place.board) {
+                    if let Some(Err(failure)) = look.boards.remove(&place.board) {
                         return Err(failure);
                     }
                 }
@@ -93,25 +97,27 @@ impl Reconcile for Teardown<'_> {
 
     async fn observe(&self, cx: &StepContext) -> Result<Left, Failure> {
         beware_of_newcomers(&self.cluster.hosts, &self.cluster.nodes, &cx.state().await?)?;
-        let powered = self.powered().await?;
+        let waits = if self.intent.skip_unreachable { Waits::ForNone } else { Waits::ForAll };
+        let mut look = Look::at(self.cluster, cx, &cx.state().await?, waits).await?;
+        let powered = self.powered(&mut look)?;
         let names = powered.iter().map(|(name, _)| name.clone());
         self.was_on.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
         self.cluster.newcomers.remember(cx).await?;
-        Ok(Left { k3s: self.cluster.k3s.observe(cx).await?, powered })
+        Ok(Left { k3s: self.cluster.k3s.observe_rest(cx, look.silent).await?, powered })
     }
 
     fn plan(&self, left: &Left, state: &State) -> Result<Plan, Failure> {
         let mut facts = left.k3s.clone();
         if self.intent.power_off {
-            // A node that we switched off ourselves has nothing left to take down: it was looked at before. So has one
-            // of a cluster that is forgotten: that is the last thing done before power goes. Any other node that is
-            // off may hold all of it.
+            // A node that we switched off ourselves, in this run or in one that was interrupted, has nothing left to take
+            // down: that was done before. So has one of a cluster that is forgotten: that is the last thing done before
+            // power goes. Any other node that is off may hold all of it.
             let was_on = self.was_on.lock().unwrap_or_else(PoisonError::into_inner);
             let forgotten = state.secret(TOKEN_KEY).is_none() && state.record_keys("k3s/").next().is_none();
             let off = |name: &str| {
                 self.cluster.nodes.iter().any(|n| n.name == name && n.slot.is_some())
                     && !left.powered.iter().any(|(on, _)| on == name)
-                    && (forgotten || was_on.contains(name))
+                    && (forgotten || was_on.contains(name) || is_done(state, name))
             };
             facts.nodes.retain(|name, reach| matches!(reach, Reach::Up(_)) || !off(name));
         }
@@ -135,6 +141,7 @@ impl Reconcile for Teardown<'_> {
                         place: place.clone(),
                         boards: self.cluster.boards.clone(),
                         hosts: self.cluster.hosts.clone(),
+                        clean: left.k3s.up(node).is_some(),
                     }) as std::sync::Arc<dyn Step>],
                 })
                 .collect();
@@ -150,6 +157,13 @@ struct PowerOff {
     place: SlotRef,
     boards: Boards,
     hosts: Hosts,
+    /// The steps before this one took everything off the node; it was not left out.
+    clean: bool,
+}
+
+fn is_done(state: &State, node: &str) -> bool {
+    let key = powered_off_key(node);
+    state.record_keys(&key).any(|k| k == key)
 }
 
 #[async_trait]
@@ -164,7 +178,12 @@ impl Step for PowerOff {
         .change(Change::replace("power", "on", "off"))
     }
 
-    async fn apply(&self, _: &StepContext) -> Result<(), Failure> {
+    async fn apply(&self, cx: &StepContext) -> Result<(), Failure> {
+        // Before the power: a run after a crash cannot ask the node any more.
+        if self.clean {
+            let run = cx.run().to_owned();
+            cx.update_state(|state| state.put_record(powered_off_key(&self.node), &run)).await?;
+        }
         // The BMC cuts the power: what is still in memory goes to the disk first, where the node can be asked.
         if let Ok(host) = self.hosts.host(&self.node).await {
             let _ = host.script_within("write out its disks", "sync", &[], Duration::from_secs(60)).await;

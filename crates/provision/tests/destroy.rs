@@ -166,3 +166,25 @@ async fn an_agent_that_was_left_out_joins_the_new_cluster_of_the_same_document()
     world.converge().await;
     assert_eq!(world.simulation.clusters().len(), 2);
 }
+
+#[tokio::test]
+async fn a_cluster_of_ours_under_another_name_is_neither_taken_down_nor_taken_over() {
+    let mut world = world(HOSTS).start().await;
+    world.converge().await;
+    // Another document, with a state folder of its own and by mistake these addresses.
+    std::fs::remove_dir_all(world.state_dir()).unwrap();
+    world.document.name = "lab".to_owned();
+    for failure in [world.destroy(&TeardownIntent::default()).await.failed(), world.apply().await.failed()] {
+        assert_eq!(failure.class, FailureClass::Refused, "{failure:#?}");
+        assert!(failure.message.contains("node1") && failure.message.contains("`homelab`"), "{failure:#?}");
+        assert!(failure.hint.as_deref().is_some_and(|hint| hint.contains("address")), "{failure:#?}");
+    }
+    assert!(world.node("node1").unit("k3s.service").is_some_and(|u| u.active == "active"));
+    assert!(world.node("node2").unit("k3s-agent.service").is_some_and(|u| u.active == "active"));
+    // The document that made it may, also where its state was lost.
+    std::fs::remove_dir_all(world.state_dir()).unwrap();
+    world.document.name = "homelab".to_owned();
+    world.destroy(&TeardownIntent::default()).await.done();
+    assert_eq!(left(&world).await, Vec::<String>::new());
+    assert!(world.node("node1").file("/var/lib/turingpi/k3s-cluster").is_none());
+}

@@ -76,6 +76,46 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
 }
 
 #[test]
+fn an_image_may_be_named_as_the_catalogue_names_it_when_its_digest_can_be_known() {
+    let with = |source: &str| {
+        format!(
+            "name: lab\nversion: v1.35.5+k3s1\nboards: {{ b: {{ bmc: 10.0.0.2 }} }}\n\
+             ssh: {{ identity: ~/.ssh/id }}\nimages: {{ os: {{ {source} }} }}\nnodes:\n  \
+             - {{ name: a, role: control-plane, address: 10.0.0.3, slot: b/1, image: os }}\n"
+        )
+    };
+    for source in ["source: armbian", "source: raspios", "source: ./armbian"] {
+        assert!(document::load(&with(source)).is_ok(), "{source}");
+    }
+    let digest = "ab".repeat(32);
+    assert!(document::load(&with(&format!("source: ubuntu-22.04, sha256: {digest}"))).is_ok());
+    let mistakes = document::load(&with("source: ubuntu-22.04")).unwrap_err().0;
+    assert_eq!(mistakes[0].path, "images.os");
+    assert!(mistakes[0].help.as_ref().unwrap().contains("turingpi image pull ubuntu-22.04"), "{mistakes:?}");
+}
+
+#[test]
+fn a_registry_login_in_the_document_is_refused_without_being_repeated() {
+    let text = "name: lab\nversion: v1.35.5+k3s1\nk3s:\n  registries:\n    mirrors: { docker.io: { endpoint: ['https://me:hunter2@m.lan'] } }\n    \
+                configs:\n      reg.lan:\n        auth: { username: me, password: hunter2, token: { env: A, file: b } }\n\
+                nodes:\n  - { name: a, role: control-plane, address: 10.0.0.3 }\n";
+    let mistakes = document::load(text).unwrap_err();
+    let paths: Vec<&str> = mistakes.0.iter().map(|d| d.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "k3s.registries.mirrors.docker.io.endpoint[0]",
+            "k3s.registries.configs.reg.lan.auth.password",
+            "k3s.registries.configs.reg.lan.auth.token"
+        ]
+    );
+    assert!(mistakes.0.iter().all(|d| d.line > 0 && d.help.is_some()), "{mistakes:?}");
+    assert!(!format!("{mistakes:?} {}", mistakes.0[1]).contains("hunter2"), "{mistakes:?}");
+    let text = text.replace("me:hunter2@", "").replace("hunter2", "prompt").replace("env: A, ", "");
+    assert!(document::load(&text).is_ok(), "{:?}", document::load(&text));
+}
+
+#[test]
 fn the_examples_are_valid() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let mut seen = 0;

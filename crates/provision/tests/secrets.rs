@@ -3,13 +3,20 @@
 //! One world holds a different random secret of every kind. Everything that is done to it, well and badly, is listened
 //! to at the finest level of every library, and everything that can be read afterwards is searched.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests are tests too"
+)]
+
+mod common;
 
 use std::{
     collections::BTreeMap,
     error::Error,
     fs,
-    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock},
@@ -18,6 +25,7 @@ use std::{
 
 use async_trait::async_trait;
 use base64::Engine as _;
+use common::{files, private};
 use russh::keys::{
     PrivateKey,
     ssh_key::{Cipher, Kdf, LineEnding, private::Ed25519Keypair},
@@ -25,8 +33,7 @@ use russh::keys::{
 use secrecy::SecretString;
 use turingpi_provision::{
     Environment, Intent, Provision, SecretProvider, TeardownIntent,
-    cluster::Endpoint,
-    document::{self, Document, Ssh},
+    document::{self, Document},
     engine::{Approval, Cancellation, Event, Failure, Summary, Timing, report::Timeline},
 };
 use turingpi_testkit::{Action, BoardPlan, Fault, ModuleKind, NodePlan, OsImage, Pace, Simulation, Site};
@@ -136,7 +143,7 @@ nodes:
     ssh: { user: ops, sudo-password: { file: sudo } }
 k3s:
   registries:
-    configs: { reg.local: { auth: { username: puller, password: REGISTRY } } }
+    configs: { reg.local: { auth: { username: puller, password: { env: REGISTRY }, token: { file: registry-token } } } }
 ";
 
 struct World {
@@ -172,8 +179,10 @@ impl World {
         private(&folder.path().join("key"), &pem);
         private(&folder.path().join("sudo"), &sudo);
 
-        let text = DOCUMENT.replace("REGISTRY", &registry);
-        let (document, _) = document::load(&text).unwrap_or_else(|m| panic!("{:?}", m.0));
+        let token = secrets.add("registry token", random(16));
+        private(&folder.path().join("registry-token"), &token);
+
+        let (document, _) = document::load(DOCUMENT).unwrap_or_else(|m| panic!("{:?}", m.0));
         let host = |name: &str, password: &str| {
             let image = OsImage::debian().with_size(64 * 1024);
             NodePlan::new(name).installed(image).running().user("ops", password)
@@ -194,8 +203,8 @@ impl World {
             .start()
             .await
             .unwrap();
-        let document = lead(document, &simulation);
-        let answers = [("BMC", bmc), ("LOGIN", login), ("PASSPHRASE", passphrase)];
+        let document = common::at_endpoints(document, &simulation);
+        let answers = [("BMC", bmc), ("LOGIN", login), ("PASSPHRASE", passphrase), ("REGISTRY", registry)];
         let answers = answers.map(|(name, value)| (name.to_owned(), value)).into();
         Self { simulation, document, secrets, answers, folder, told: Mutex::default(), patience: 0.02 }
     }
@@ -382,48 +391,8 @@ impl World {
     }
 }
 
-/// The document with its endpoints replaced by those of the simulation.
-fn lead(mut document: Document, simulation: &Simulation) -> Document {
-    let endpoints = simulation.endpoints();
-    for (name, board) in &mut document.boards {
-        board.bmc.clone_from(&endpoints.boards[name].url);
-    }
-    for node in &mut document.nodes {
-        let endpoint = &endpoints.nodes[&node.name];
-        let own = node.ssh.take().unwrap_or_default();
-        let (host, port) = (Some(endpoint.ssh.ip().to_string()), Some(endpoint.ssh.port()));
-        node.ssh = Some(Ssh { host, port, ..own });
-    }
-    let api = endpoints.nodes["node1"].kube;
-    document.network.api_connect = Some(Endpoint::new(api.ip().to_string(), api.port()));
-    for (name, image) in &mut document.images {
-        let served = &endpoints.mirror.images[name];
-        image.source.clone_from(&served.url);
-        image.sha256 = Some(served.sha256.clone());
-    }
-    document.k3s.releases_url.clone_from(&endpoints.mirror.k3s_releases);
-    document.k3s.channels_url.clone_from(&endpoints.mirror.k3s_channels);
-    document
-}
-
-fn private(path: &Path, text: &str) {
-    let mut options = fs::OpenOptions::new();
-    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600);
-    options.open(path).unwrap().write_all(text.as_bytes()).unwrap();
-}
-
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -641,64 +610,4 @@ fn types_that_hold_a_secret_do_not_show_it() {
         target.clone().jump(target.clone())
     );
     assert!(!shown.contains(word), "{shown}");
-}
-
-/// Source lines of the libraries, with their place; tests left out.
-fn sources() -> Vec<(String, String)> {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut found = Vec::new();
-    for krate in ["engine", "bmc", "ssh", "cluster", "k3s", "provision", "cli"] {
-        for path in files(&crates.join(krate).join("src")) {
-            let name = path.strip_prefix(crates).unwrap().display().to_string();
-            if name.ends_with("tests.rs") || !name.ends_with(".rs") && !name.ends_with(".sh") {
-                continue;
-            }
-            let text = fs::read_to_string(&path).unwrap();
-            let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap().to_owned();
-            found.push((name, text));
-        }
-    }
-    assert!(found.len() > 100, "the sources are where they are looked for");
-    found
-}
-
-#[test]
-fn checks_of_certificates_and_host_keys_cannot_be_switched_off() {
-    let switches = [
-        "danger_accept_invalid",
-        "accept_invalid_certs",
-        "accept_invalid_hostnames",
-        "tls_danger",
-        "accept_invalid",
-        "StrictHostKeyChecking=no",
-        "--insecure",
-        "curl -k",
-        "wget --no-check",
-        "insecure_skip_tls_verify: true",
-        "insecure-skip-tls-verify: true",
-    ];
-    for (name, text) in sources() {
-        for line in text.lines().filter(|l| !l.trim_start().starts_with("//")) {
-            for switch in switches {
-                assert!(!line.contains(switch), "{name}: {line}");
-            }
-            // Own verifiers are in one file: the one that compares the BMC's fingerprint.
-            let own = line.contains(".dangerous()") || line.contains("impl ServerCertVerifier for");
-            assert!(!own || name == "bmc/src/tls.rs", "{name}: {line}");
-            let keys = line.contains("fn check_server_key");
-            assert!(!keys || name.starts_with("ssh/src/"), "{name}: {line}");
-        }
-    }
-}
-
-#[test]
-fn every_library_is_kept_from_the_environment_and_the_terminal() {
-    let all = sources();
-    for krate in ["engine", "bmc", "ssh", "cluster", "k3s", "provision"] {
-        let (_, text) = all.iter().find(|(name, _)| *name == format!("{krate}/src/lib.rs")).unwrap();
-        assert!(
-            text.contains("warn(clippy::disallowed_methods)"),
-            "{krate}: clippy.toml's list does not count for it"
-        );
-    }
 }

@@ -43,12 +43,25 @@ pub enum Site {
         /// The node.
         node: Option<String>,
     },
-    /// A slot is being flashed, at any byte.
+    /// A TCP connection to a BMC's API door, before TLS: [`Action::Drop`], [`Action::Delay`], [`Action::Hang`] and
+    /// [`Action::WrongHostKey`] (another certificate).
+    BmcConnect {
+        /// The board.
+        board: Option<String>,
+    },
+    /// A slot is being flashed. What interrupts the writing does so when half of the declared size is written, or at the
+    /// byte of [`Fault::after`].
     Flash {
         /// The board.
         board: Option<String>,
         /// 1 to 4.
         slot: Option<u8>,
+    },
+    /// A BMC's own firmware is being staged: [`Action::Fail`] (the installer's exit status), [`Action::DiskFull`],
+    /// [`Action::Restart`], [`Action::Hang`], [`Action::OldFirmware`] (it says `Done`, and changes nothing).
+    Firmware {
+        /// The board.
+        board: Option<String>,
     },
     /// A systemd unit starts on a node.
     UnitStart {
@@ -89,8 +102,33 @@ pub enum Action {
     Restart,
     /// Another client's job takes over.
     Replace,
-    /// It hangs and never comes.
+    /// It hangs and never comes. An upload that hangs keeps the global lock until the daemon restarts, as a half-open
+    /// connection does; [`Action::Delay`] stalls it for a while.
     Hang,
+    /// The answer keeps its status and headers, and its body is this text.
+    Body(String),
+    /// One header of the answer is set to a value, or removed.
+    Header(String, Option<String>),
+    /// The answer's body comes this many bytes at a time, with this (real) time between them.
+    Trickle(usize, Duration),
+    /// The board's clock is wound forward first: tokens age, bans end, the window of an upload closes.
+    Advance(Duration),
+    /// Another client's request is served first and takes this (real) time: all others wait for the global lock.
+    Busy(Duration),
+    /// An upload arrives as something that is no form: it is refused, and the job ends as `Done` with nothing written.
+    Malform,
+    /// A flash finds no module on USB: it stays on, in flash mode.
+    NoModule,
+    /// A flash finds more than one module in disk mode.
+    SeveralModules,
+    /// A flash writes to the module in this slot (1 to 4) instead, and reports success.
+    OtherSlot(u8),
+    /// The BMC does not come back from its next restart.
+    GoDark,
+    /// The BMC comes back from its next reboot with the firmware it had.
+    OldFirmware,
+    /// The BMC comes back from its next restart at another address: other ports, here.
+    Move,
 }
 
 /// One fault: where, what, from which hit on, how many times.
@@ -100,12 +138,13 @@ pub struct Fault {
     action: Action,
     nth: u32,
     times: u32,
+    after: Option<u64>,
 }
 
 impl Fault {
     /// Strikes once, at the first hit.
     pub fn at(site: Site, action: Action) -> Self {
-        Self { site, action, nth: 1, times: 1 }
+        Self { site, action, nth: 1, times: 1, after: None }
     }
     /// Strikes from the `nth` hit on, counted from 1.
     #[must_use]
@@ -119,6 +158,21 @@ impl Fault {
         self.times = times;
         self
     }
+    /// Strikes in the middle of a transfer, once this many bytes of it have passed: of an upload's body
+    /// (`POST /api/bmc/upload/`), or of what a flash has written. Elsewhere it means nothing.
+    #[must_use]
+    pub fn after(mut self, bytes: u64) -> Self {
+        self.after = Some(bytes);
+        self
+    }
+}
+
+/// What a fault does at one hit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Strike {
+    pub(crate) action: Action,
+    /// See [`Fault::after`].
+    pub(crate) after: Option<u64>,
 }
 
 /// The faults of one simulation. Clones share them.
@@ -147,6 +201,10 @@ impl Faults {
     }
     /// Asked by a door at `here`, with the real values filled in: the action of the first fault that strikes.
     pub fn strike(&self, here: &Site) -> Option<Action> {
+        self.strike_within(here).map(|strike| strike.action)
+    }
+    /// The same, with the byte it is meant for.
+    pub(crate) fn strike_within(&self, here: &Site) -> Option<Strike> {
         self.lock().iter_mut().find_map(|armed| {
             if !matches(&armed.fault.site, here) {
                 return None;
@@ -156,7 +214,7 @@ impl Faults {
                 return None;
             }
             armed.struck += 1;
-            Some(armed.fault.action.clone())
+            Some(Strike { action: armed.fault.action.clone(), after: armed.fault.after })
         })
     }
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Armed>> {
@@ -172,6 +230,8 @@ fn matches(pattern: &Site, here: &Site) -> bool {
         (Site::Bmc { board: pb, request: pr }, Site::Bmc { board, request }) => {
             name(pb, board) && request.contains(pr.as_str())
         }
+        (Site::BmcConnect { board: p }, Site::BmcConnect { board })
+        | (Site::Firmware { board: p }, Site::Firmware { board }) => name(p, board),
         (Site::SshConnect { node: p }, Site::SshConnect { node }) => name(p, node),
         (Site::SshExec { node: pn, script: ps }, Site::SshExec { node, script }) => {
             name(pn, node) && script.contains(ps.as_str())

@@ -47,6 +47,9 @@ pub struct OsImage {
     /// Selects the filler, so that two builds of one version differ in their bytes.
     #[serde(default)]
     pub build: u64,
+    /// A user with a password that may use sudo, beside the distribution's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<(String, String)>,
 }
 
 impl OsImage {
@@ -73,6 +76,7 @@ impl OsImage {
             kernel: kernel.to_owned(),
             size: Self::DEFAULT_SIZE,
             build: 0,
+            login: None,
         }
     }
     /// The same image with another raw size in bytes (at least one page of 4096).
@@ -91,6 +95,13 @@ impl OsImage {
     #[must_use]
     pub fn with_build(mut self, build: u64) -> Self {
         self.build = build;
+        self
+    }
+
+    /// The same image with a user of its own who may use sudo, as people bake into cloud images.
+    #[must_use]
+    pub fn with_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.login = Some((user.into(), password.into()));
         self
     }
 

@@ -44,6 +44,7 @@ mod fault;
 mod hardware;
 mod image;
 mod kube;
+pub mod kubelet;
 mod mirror;
 mod node;
 mod pace;

@@ -205,7 +205,11 @@ fn check(boards: &[BoardPlan], nodes: &[NodePlan]) -> Result<()> {
 
 /// Puts the plan's system on a node's disk.
 fn install(node: &Arc<Node>) {
-    if let Some(image) = &node.plan.installed {
+    if let Some(image) = &node.plan.nvme_system {
+        let mut os = rootfs::from_image(image, &node.plan);
+        rootfs::move_to_nvme(&mut os);
+        node.set_os(Some(os));
+    } else if let Some(image) = &node.plan.installed {
         let mut os = rootfs::from_image(image, &node.plan);
         rootfs::settle(&mut os, &node.plan);
         node.set_os(Some(os));
@@ -223,6 +227,9 @@ impl Simulation {
             let view = board.view();
             let endpoint = BoardEndpoint {
                 url: view.url(),
+                plain_url: view.plain_url(),
+                firmware: view.firmware(),
+                revision: view.revision(),
                 username: view.username().to_owned(),
                 password: view.password().to_owned(),
                 fingerprint: view.fingerprint().unwrap_or_default(),

@@ -7,7 +7,10 @@ use std::process::{Output, Stdio};
 
 use kube_support::{Cluster, widgets};
 use serde_json::Value;
-use tokio::{io::AsyncWriteExt as _, process::Command};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    process::Command,
+};
 use turingpi_testkit::Gvr;
 
 /// `kubectl` with everything it reads and writes in a folder of its own.
@@ -60,6 +63,30 @@ impl Kubectl {
             .await
             .expect("kubectl ends")
             .unwrap()
+    }
+
+    /// Runs it until it has printed all of `parts`, then ends it.
+    async fn shows(&self, line: &str, parts: &[&str]) {
+        let home = self.home.path();
+        let mut child = Command::new("kubectl")
+            .arg("--cache-dir")
+            .arg(home.join("cache"))
+            .args(line.split_whitespace())
+            .env("HOME", home)
+            .env("KUBECONFIG", home.join("kubeconfig"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut shown = String::new();
+        let all = async {
+            while !parts.iter().all(|part| shown.contains(part)) {
+                shown += &lines.next_line().await.unwrap().expect("it goes on");
+            }
+        };
+        tokio::time::timeout(kube_support::LIMIT, all).await.expect("kubectl shows it");
     }
 
     /// What it prints, which must have succeeded.
@@ -159,16 +186,16 @@ async fn kubectl_applies_and_deletes() {
         &k.ok_with("apply -f -", WEB).await,
         &["deployment.apps/web unchanged", "service/web unchanged", "configmap/settings unchanged"],
     );
-    has(&k.ok("rollout status deployment/web --timeout=15s").await, &["successfully rolled out"]);
+    has(&k.ok("rollout status deployment/web --timeout=60s").await, &["successfully rolled out"]);
     has(&k.ok("get deployments,replicasets,pods -o wide").await, &["2/2", "nginx:1", "Running"]);
     has(
         &k.ok_with("apply -f -", &WEB.replace("nginx:1", "nginx:2")).await,
         &["deployment.apps/web configured"],
     );
-    has(&k.ok("rollout status deployment/web --timeout=15s").await, &["successfully rolled out"]);
+    has(&k.ok("rollout status deployment/web --timeout=60s").await, &["successfully rolled out"]);
     has(&k.ok("rollout history deployment/web").await, &["\n1 ", "\n2 "]);
     has(&k.ok("rollout undo deployment/web").await, &["rolled back"]);
-    k.ok("rollout status deployment/web --timeout=15s").await;
+    k.ok("rollout status deployment/web --timeout=60s").await;
     has(&k.ok("describe deployment web").await, &["nginx:1", "NewReplicaSetAvailable", "ScalingReplicaSet"]);
     has(&k.ok("describe pod -l app=web").await, &["Successfully assigned default/web-"]);
     has(&k.ok("events").await, &["SuccessfulCreate"]);
@@ -178,7 +205,7 @@ async fn kubectl_applies_and_deletes() {
     );
     let typo = WEB.replace("\ndata: {", "\ndataa: {");
     has(&k.fails("apply -f -", &typo).await, &["strict decoding error: unknown field \"dataa\""]);
-    k.ok_with("delete -f - --timeout=15s", WEB).await;
+    k.ok_with("delete -f - --timeout=60s", WEB).await;
     has(&k.fails("get deployment web", "").await, &["deployments.apps \"web\" not found"]);
     assert!(k.cluster.server.store().find(&Gvr::CONFIG_MAPS, None, "settings").is_none());
 }
@@ -213,9 +240,9 @@ async fn kubectl_applies_on_the_server_with_owners() {
 async fn kubectl_changes_scales_labels_and_waits() {
     let Some(k) = Kubectl::with_nodes(2).await else { return };
     k.ok("create deployment web --image=nginx --replicas=2").await;
-    has(&k.ok("wait --for=condition=Available deployment/web --timeout=15s").await, &["condition met"]);
+    has(&k.ok("wait --for=condition=Available deployment/web --timeout=60s").await, &["condition met"]);
     k.ok("scale deployment/web --replicas=3").await;
-    k.ok("rollout status deployment/web --timeout=15s").await;
+    k.ok("rollout status deployment/web --timeout=60s").await;
     assert_eq!(k.ok("get deployment web -o jsonpath={.status.readyReplicas}").await, "3");
     k.ok(r#"patch deployment web --type=json -p [{"op":"replace","path":"/spec/replicas","value":1}]"#).await;
     k.ok(r#"patch deployment web --type=merge -p {"metadata":{"labels":{"x":"y"}}}"#).await;
@@ -235,29 +262,29 @@ async fn kubectl_changes_scales_labels_and_waits() {
     k.ok("create configmap c -n extra --from-literal=a=b").await;
     k.ok("run p -n extra --image=busybox").await;
     has(&k.ok("get pods,secrets,configmaps -n extra").await, &["pod/p", "Opaque", "kube-root-ca.crt"]);
-    k.ok("delete namespace extra --timeout=15s").await;
+    k.ok("delete namespace extra --timeout=60s").await;
     has(&k.fails("get namespace extra", "").await, &["not found"]);
     k.ok("create job once --image=busybox -- true").await;
-    k.ok("wait --for=condition=complete job/once --timeout=15s").await;
+    k.ok("wait --for=condition=complete job/once --timeout=60s").await;
     k.ok("delete job once --wait=false").await;
-    k.ok("wait --for=delete job/once --timeout=15s").await;
+    k.ok("wait --for=delete job/once --timeout=60s").await;
     has(&k.ok("create token default").await, &["eyJ"]);
-    has(&k.ok("get nodes -w --request-timeout=1s").await, &["node1", "node2"]);
+    k.shows("get nodes -w", &["node1", "node2"]).await;
 }
 
 #[tokio::test]
 async fn kubectl_drains_and_respects_budgets() {
     let Some(k) = Kubectl::with_nodes(2).await else { return };
     k.ok("create deployment web --image=nginx --replicas=2").await;
-    k.ok("rollout status deployment/web --timeout=15s").await;
+    k.ok("rollout status deployment/web --timeout=60s").await;
     k.ok("create poddisruptionbudget web --selector=app=web --min-available=2").await;
     k.cluster.until(&Gvr::POD_DISRUPTION_BUDGETS, None, "web", |b| b["status"]["currentHealthy"] == 2).await;
     let refused = k.fails("drain node2 --ignore-daemonsets --timeout=1s", "").await;
     has(&refused, &["violate the pod's disruption budget"]);
     has(&k.ok("get nodes").await, &["Ready,SchedulingDisabled"]);
     k.ok("delete poddisruptionbudget web").await;
-    has(&k.ok("drain node2 --ignore-daemonsets --timeout=15s").await, &["node/node2 drained"]);
-    k.ok("rollout status deployment/web --timeout=15s").await;
+    has(&k.ok("drain node2 --ignore-daemonsets --timeout=60s").await, &["node/node2 drained"]);
+    k.ok("rollout status deployment/web --timeout=60s").await;
     let nodes = k.ok("get pods -l app=web -o jsonpath={.items[*].spec.nodeName}").await;
     assert_eq!(nodes, "node1 node1");
     has(&k.ok("uncordon node2").await, &["node/node2 uncordoned"]);
@@ -268,7 +295,7 @@ async fn kubectl_drains_and_respects_budgets() {
 async fn kubectl_uses_custom_resources_as_soon_as_they_are_established() {
     let Some(k) = Kubectl::with_nodes(1).await else { return };
     k.ok_with("apply -f -", &widgets().to_string()).await;
-    k.ok("wait --for=condition=Established crd/widgets.example.com --timeout=15s").await;
+    k.ok("wait --for=condition=Established crd/widgets.example.com --timeout=60s").await;
     let widget = "---\n{apiVersion: example.com/v1, kind: Widget, metadata: {name: one}, spec: {size: 3}}";
     has(&k.ok_with("apply -f -", widget).await, &["widget.example.com/one created"]);
     has(&k.ok_with("apply -f -", widget).await, &["widget.example.com/one unchanged"]);
@@ -278,6 +305,6 @@ async fn kubectl_uses_custom_resources_as_soon_as_they_are_established() {
     let refused = k.fails(r#"patch widget one --type=merge -p {"spec":{"size":9}}"#, "").await;
     has(&refused, &["The Widget \"one\" is invalid", "spec.size"]);
     has(&k.ok("explain widget.spec.size").await, &["KIND:       Widget", "FIELD: size <integer>"]);
-    k.ok("delete crd widgets.example.com --timeout=15s").await;
+    k.ok("delete crd widgets.example.com --timeout=60s").await;
     has(&k.fails("get widgets", "").await, &["widgets"]);
 }

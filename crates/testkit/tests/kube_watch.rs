@@ -3,8 +3,6 @@
 
 mod kube_support;
 
-use std::time::Duration;
-
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::{
@@ -170,6 +168,6 @@ async fn the_store_can_be_watched_without_a_socket() {
     let mut watcher = store.watch(&Gvr::CONFIG_MAPS, options).unwrap();
     assert!(watcher.try_next().unwrap().is_none());
     store.create(&Gvr::CONFIG_MAPS, None, map("one", json!({"app": "x"}))).unwrap();
-    let event = tokio::time::timeout(Duration::from_secs(5), watcher.next()).await.unwrap().unwrap();
+    let event = tokio::time::timeout(LIMIT, watcher.next()).await.unwrap().unwrap();
     assert_eq!(event.kind, WatchEventKind::Added);
 }

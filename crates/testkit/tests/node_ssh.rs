@@ -221,7 +221,10 @@ async fn a_power_cut_ends_connections_and_a_reboot_gives_a_new_boot_id() {
     let before = exec(&ssh, "cat /proc/sys/kernel/random/boot_id", b"").await.text();
     let waiting = exec(&ssh, "sleep 100000", b"");
     let cut = async {
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        let runs = || simulation.node("node5").exec_log().iter().any(|r| r.argv.contains("sleep 100000"));
+        while !runs() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         simulation.power_cut("node5").await;
     };
     let (output, ()) = tokio::join!(waiting, cut);
@@ -239,7 +242,7 @@ async fn a_power_cut_ends_connections_and_a_reboot_gives_a_new_boot_id() {
 }
 
 async fn up(simulation: &Simulation, node: &str) {
-    tokio::time::timeout(Duration::from_secs(10), async {
+    tokio::time::timeout(Duration::from_secs(60), async {
         while !simulation.node(node).running() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

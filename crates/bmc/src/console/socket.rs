@@ -38,6 +38,11 @@ impl HttpBmcClient {
         let attempt = self.session().attempt(call.action());
         let limit = self.session().timeouts().call.min(BESIDE * 2);
         let mut request = self.session().upgrade(&call).await?;
+        // The library wants to know the scheme; only the path goes out.
+        let scheme = if self.session().encrypted() { "wss" } else { "ws" };
+        if let Ok(uri) = format!("{scheme}://{}{}", attempt.bmc(), request.uri()).parse() {
+            *request.uri_mut() = uri;
+        }
         for (name, value) in
             [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")]
         {

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Reply, answer, auth};
-use crate::{Attempt, BmcError, about, info, power, transfer, uart, usb};
+use crate::{
+    Attempt, BmcError, SavedToken, about, cooling, info, node_info, power, sd_card, transfer, uart, usb,
+};
 
 /// Runs every parser, and returns the texts of all errors.
 fn parse_all(reply: &Reply) -> Vec<String> {
@@ -15,12 +17,20 @@ fn parse_all(reply: &Reply) -> Vec<String> {
         Ok(value) => parse(value),
         Err(_) => answer::ok(reply, &attempt),
     };
-    let _ = auth::ban(&String::from_utf8_lossy(&reply.body));
+    let text = String::from_utf8_lossy(&reply.body);
+    let _ = (auth::ban(&text), crate::FlashCause::of(&text), SavedToken::from_json(&text));
     [
         from_value(&|v| about::parse(v, &attempt).map(drop)),
         from_value(&|v| info::parse(v, &attempt).map(drop)),
         from_value(&|v| power::parse(v, &attempt).map(drop)),
         from_value(&|v| usb::parse(v, &attempt).map(drop)),
+        from_value(&|v| node_info::parse(v, &attempt).map(drop)),
+        from_value(&|v| cooling::parse(v, &attempt).map(drop)),
+        from_value(&|v| cooling::parse_temperatures(v, &attempt).map(drop)),
+        from_value(&|v| sd_card::parse(v, true, &attempt).map(drop)),
+        from_value(&|v| sd_card::parse(v, false, &attempt).map(drop)),
+        from_value(&|v| uart::parse_status(v, &attempt).map(drop)),
+        answer::accepted(reply, &attempt),
         answer::ok(reply, &attempt),
         answer::check_status(reply, &attempt),
         transfer::parse(reply, &attempt).map(drop),
@@ -95,6 +105,17 @@ fn json_like() -> impl Strategy<Value = Value> {
         "secs",
         "nanos",
         "handle",
+        "module_name",
+        "power_on_time",
+        "uart_baud",
+        "device",
+        "speed",
+        "max_speed",
+        "sensors",
+        "temperature_c",
+        "free",
+        "total",
+        "use",
     ]);
     let leaf = prop_oneof![
         Just(Value::Null),

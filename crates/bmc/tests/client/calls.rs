@@ -46,7 +46,7 @@ async fn a_connection_that_ends_without_an_answer_is_told_and_not_repeated() {
 #[tokio::test]
 async fn a_slow_or_endless_answer_ends_at_the_limit() {
     let server = Server::start().await;
-    let client = server.client_with(BmcTimeouts { call: Duration::from_secs(1), ..timeouts() }, PASSWORD);
+    let client = server.client_with(BmcTimeouts { call: Duration::from_secs(5), ..timeouts() }, PASSWORD);
     client.about().await.unwrap();
     server.script("type=power", Answer::Hang, 1);
     let error = client.power().await.unwrap_err();

@@ -454,7 +454,7 @@ async fn a_job_that_stops_writing_ends() {
 #[tokio::test]
 async fn a_few_failed_looks_are_borne_and_more_are_not() {
     let server = Server::start().await;
-    let slow = turingpi_bmc::BmcTimeouts { call: Duration::from_secs(1), ..timeouts() };
+    let slow = turingpi_bmc::BmcTimeouts { call: Duration::from_secs(5), ..timeouts() };
     let client = server.client_with(slow, crate::server::PASSWORD);
     client.about().await.unwrap();
     let looks = [

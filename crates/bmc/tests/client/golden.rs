@@ -3,9 +3,12 @@
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
-use turingpi_bmc::{BmcClient, BmcError, HttpBmcClient, PerSlot, Power, Slot, UsbMode, UsbRoute};
+use turingpi_bmc::{
+    BmcClient, BmcError, HttpBmcClient, NodeInfoChange, PerSlot, Power, RemoteImage, Slot, UartEncoding,
+    UsbMode, UsbRoute,
+};
 
-use crate::server::{Answer, Server};
+use crate::server::{Answer, HANDLE, Server, moving};
 
 struct Case {
     name: String,
@@ -66,6 +69,33 @@ async fn call(client: &HttpBmcClient, name: &str) -> Result<Value, BmcError> {
             json!(client.uart_since(&mut mark).await?.text)
         }
         "transfer" => json!(client.transfer().await?),
+        "node_info" => json!(client.node_info().await?),
+        "set_node_info" => {
+            let mut change = PerSlot::new([const { None }; 4]);
+            change[slot] =
+                Some(NodeInfoChange { name: Some("alpha".to_owned()), ..NodeInfoChange::default() });
+            json!(client.set_node_info(&change).await?)
+        }
+        "cooling" => json!(client.cooling().await?),
+        "set_cooling" => json!(client.set_cooling("system fan", 3).await?),
+        "temperatures" => json!(client.temperatures().await?),
+        "sd_card" => json!(client.sd_card().await?),
+        "usb_node1" => json!(client.usb_node1_alternative().await?),
+        "set_usb_node1" => json!(client.set_usb_node1_alternative(true).await?),
+        "usb_boot" => json!(client.usb_boot(slot).await?),
+        "clear_usb_boot" => json!(client.clear_usb_boot().await?),
+        "mass_storage" => json!(client.mass_storage(slot).await?),
+        "reset_network" => json!(client.reset_network().await?),
+        "serial_status" => json!(client.serial_status().await?),
+        "reboot" => json!(client.reboot().await?),
+        "reload" => json!(client.reload().await?),
+        "cancel" => json!(client.cancel_transfer().await?),
+        "uart_utf16" => json!(client.uart_read(slot, UartEncoding::Utf16).await?),
+        "uart_send" => json!(client.uart_send(slot, "root").await?),
+        "start" => {
+            let image = RemoteImage::file("/mnt/sdcard/armbian.img.xz").unwrap();
+            json!(client.flash_remote(slot, image, &|_| {}).await?)
+        }
         other => panic!("{other}"),
     })
 }
@@ -84,6 +114,26 @@ fn request(profile: &str, call: &str) -> &'static str {
         "set_usb" => "opt=set&type=usb",
         "uart" => "opt=get&type=uart",
         "transfer" => "opt=get&type=flash",
+        "node_info" if profile == "fw1_1" => "opt=get&type=nodeinfo",
+        "node_info" => "opt=get&type=node_info",
+        "set_node_info" => "POST /api/bmc?opt=set&type=node_info",
+        "cooling" => "opt=get&type=cooling",
+        "set_cooling" => "opt=set&type=cooling&device=system%20fan&speed=3",
+        "temperatures" => "opt=get&type=thermal",
+        "sd_card" => "opt=get&type=sdcard",
+        "usb_node1" => "opt=get&type=usb_node1",
+        "set_usb_node1" => "opt=set&type=usb_node1&alternative_port",
+        "usb_boot" => "opt=set&type=usb_boot&node=0",
+        "clear_usb_boot" => "opt=set&type=clear_usb_boot",
+        "mass_storage" => "opt=set&type=node_to_msd&node=0",
+        "reset_network" => "opt=set&type=network&cmd=reset",
+        "serial_status" => "POST /api/bmc/serial/status",
+        "reboot" => "opt=set&type=reboot",
+        "reload" => "opt=set&type=reload",
+        "cancel" => "GET /api/bmc/upload/218651785/cancel",
+        "uart_utf16" => "opt=get&type=uart&node=0&encoding=utf16",
+        "uart_send" => "opt=set&type=uart&node=0&cmd=root",
+        "start" => "opt=set&type=flash&node=0&local&file=%2Fmnt%2Fsdcard%2Farmbian.img.xz",
         other => panic!("{other}"),
     }
 }
@@ -104,6 +154,11 @@ async fn check(profile: &str) {
         }
         server.script(request(profile, &case.call), case.answer.clone(), 1);
         server.script(about_call, about.clone(), usize::MAX);
+        if case.call == "cancel" {
+            server.set(|state| state.transfer = [moving(HANDLE, 5, 10)].into());
+        } else {
+            server.set(|state| state.transfer = [Answer::plain(200, "\"Ready\"")].into());
+        }
         if profile == "bmcd2_0_0" {
             let unknown = r#"{"response":[{"result":"Invalid `type` parameter about"}]}"#;
             server.script(

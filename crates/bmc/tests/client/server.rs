@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{SinkExt, StreamExt};
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use secrecy::SecretString;
 use tokio::{
@@ -14,12 +15,17 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+};
 use turingpi_bmc::{BmcTimeouts, Fingerprint, HttpBmcClient, Trust};
 use url::Url;
 
 pub const PASSWORD: &str = "not-the-factory-password";
 pub const ABOUT_2_3_4: &str = r#"{"response":[{"result":{"api":"1.1","board_model":"Turing Pi 2","board_revision":"2.5.1","build_version":"2024.05.1","buildroot":"Buildroot 2024.05.1","buildtime":"2025-01-17 17:12:52-00:00","hostname":"turingpi","version":"2.3.4"}}]}"#;
 pub const ABOUT_2_0_5: &str = r#"{"response":[{"result":{"api":"1.1","build_version":"2023.08","buildroot":"Buildroot 2023.08","buildtime":"2023-11-28 14:01:07-00:00","version":"2.0.5"}}]}"#;
+pub const ABOUT_COMMUNITY: &str = r#"{"response":[{"result":{"api":"1.1","bmcd_version":"2.37.0","board_model":"TuringPi2\u0000\u0000","board_revision":"v2.5.2","hostname":"turingpi","version":"local"}}]}"#;
 pub const OK: &str = r#"{"response":[{"result":"ok"}]}"#;
 pub const HANDLE: u64 = 218_651_785;
 
@@ -76,6 +82,8 @@ pub enum Logins {
 pub struct Seen {
     pub line: String,
     pub headers: Vec<(String, String)>,
+    /// Empty for an upload.
+    pub body: Vec<u8>,
 }
 
 pub struct State {
@@ -96,6 +104,14 @@ pub struct State {
     pub connections: usize,
     /// Uploads whose connection ended before the body did.
     pub aborted: usize,
+    /// What the next websocket is connected to.
+    pub socket: Option<Socket>,
+}
+
+/// The far end of a websocket: what it says, and what it hears. It ends when nothing more can be said.
+pub struct Socket {
+    pub say: tokio::sync::mpsc::UnboundedReceiver<Message>,
+    pub hear: tokio::sync::mpsc::UnboundedSender<Message>,
 }
 
 pub type Shared = Arc<Mutex<State>>;
@@ -163,6 +179,7 @@ impl Server {
             seen: Vec::new(),
             connections: 0,
             aborted: 0,
+            socket: None,
         }));
         let shared = state.clone();
         let task = tokio::spawn(async move {
@@ -225,14 +242,14 @@ impl Server {
 /// Short enough for tests, long enough for a busy machine.
 pub fn timeouts() -> BmcTimeouts {
     BmcTimeouts {
-        connect: Duration::from_secs(20),
-        call: Duration::from_secs(20),
-        slow_call: Duration::from_secs(20),
+        connect: Duration::from_secs(60),
+        call: Duration::from_secs(60),
+        slow_call: Duration::from_secs(60),
         console_poll: Duration::from_millis(2),
-        upload_stall: Duration::from_secs(20),
+        upload_stall: Duration::from_secs(60),
         poll: Duration::from_millis(2),
         poll_failures: 3,
-        write_stall: Duration::from_secs(20),
+        write_stall: Duration::from_secs(60),
     }
 }
 
@@ -275,7 +292,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, reset: impl FnO
             .collect();
         let header = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
         let length: usize = header("content-length").map_or(0, |v| v.parse().unwrap());
-        let upload = first.contains("/upload/").then(|| state.lock().unwrap().upload.clone());
+        let upload = (first.contains("/upload/") && !first.contains("/cancel"))
+            .then(|| state.lock().unwrap().upload.clone());
         let limit = match &upload {
             Some(Upload::Reject(bytes, _) | Upload::Reset(bytes) | Upload::Stall(bytes)) => {
                 length.min(*bytes)
@@ -293,8 +311,15 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, reset: impl FnO
             }
         }
         let body: Vec<u8> = buffer.drain(..limit).collect();
+        let socket = if first.contains("/serial/ws?") { state.lock().unwrap().socket.take() } else { None };
+        if let Some(socket) = socket {
+            let key = header("sec-websocket-key").unwrap();
+            state.lock().unwrap().seen.push(Seen { line: first, headers: headers.clone(), body });
+            return talk(stream, &key, socket).await;
+        }
         let answer = decide(&state, &first, &headers, &body, upload.as_ref());
-        state.lock().unwrap().seen.push(Seen { line: first, headers: headers.clone() });
+        let body = if upload.is_some() { Vec::new() } else { body };
+        state.lock().unwrap().seen.push(Seen { line: first, headers: headers.clone(), body });
         match upload {
             Some(Upload::Reset(_)) => return reset(),
             Some(Upload::Stall(_)) => std::future::pending().await,
@@ -303,6 +328,30 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, reset: impl FnO
         let last = matches!(upload, Some(Upload::Reject(..)));
         if !write(&mut stream, answer).await || last {
             return;
+        }
+    }
+}
+
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, key: &str, mut socket: Socket) {
+    let accept = derive_accept_key(key.as_bytes());
+    let answer = format!(
+        "HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
+    );
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut stream = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    loop {
+        tokio::select! {
+            said = socket.say.recv() => match said {
+                Some(message) => stream.send(message).await.unwrap(),
+                None => return,
+            },
+            heard = stream.next() => match heard {
+                Some(Ok(message)) => {
+                    let _ = socket.hear.send(message);
+                }
+                _ => return,
+            },
         }
     }
 }
@@ -383,10 +432,15 @@ fn decide(
         Answer::json(&about)
     } else if line.contains("opt=get&type=flash") {
         if state.transfer.len() > 1 { state.transfer.pop_front().unwrap() } else { state.transfer[0].clone() }
-    } else if line.contains("opt=set&type=flash") {
-        let length = line.split("length=").nth(1).unwrap().split('&').next().unwrap();
-        state.expected = length.parse().unwrap();
+    } else if line.contains("opt=set&type=flash") || line.contains("opt=set&type=firmware") {
+        match line.split("length=").nth(1) {
+            Some(rest) => state.expected = rest.split('&').next().unwrap().parse().unwrap(),
+            // A job of its own: nobody uploads anything.
+            None => state.transfer = std::mem::take(&mut state.after_upload),
+        }
         Answer::plain(200, &format!(r#"{{"handle":{HANDLE}}}"#))
+    } else if line.contains("/cancel") {
+        Answer::Reply(200, None, String::new())
     } else if line.contains("opt=set") {
         Answer::json(OK)
     } else {

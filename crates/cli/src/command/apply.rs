@@ -3,7 +3,8 @@
 use std::{io::IsTerminal as _, path::Path, time::Duration};
 
 use turingpi_provision::engine::{
-    Approval, Cancellation, EventKind, EventSink, Failure, FailureClass, Preview, Risk, Subject, Summary,
+    Approval, Cancellation, Event, EventKind, EventSink, Failure, FailureClass, Preview, Risk, Subject,
+    Summary,
 };
 
 use crate::{
@@ -34,7 +35,14 @@ async fn apply(global: &Global, args: &Apply, opened: &Opened) -> Result<u8, Exi
         talk!("{} everything below happens on a simulated board.", paint(WARN, "SIMULATED"));
     }
     let intent = session::intent(&opened.provision, &args.reflash)?;
-    let planned = session::until_stopped(opened.provision.plan(&intent)).await??;
+    let waiting: std::sync::Arc<dyn EventSink> = std::sync::Arc::new(move |event: &Event| {
+        if let (true, EventKind::Waiting { condition, last_seen }) = (text, &event.kind) {
+            talk!("waiting for {condition}: {last_seen}");
+        }
+    });
+    let cancellation = Cancellation::new();
+    let planning = Box::pin(opened.provision.plan_for_apply(&intent, waiting, &cancellation));
+    let planned = session::until_stopped(planning).await??;
     if text {
         for note in &planned.notes {
             say!("{}", words::wrap(&format!("note: {note}"), 0, 6));
@@ -47,7 +55,6 @@ async fn apply(global: &Global, args: &Apply, opened: &Opened) -> Result<u8, Exi
     }
     let approval = approval(args, opened, &planned.preview, text).await?;
 
-    let cancellation = Cancellation::new();
     let ears = session::stop_on_signals(&cancellation);
     let screen = Screen::new(global, opened.simulated, opened.state_dir.join("runs"));
     let sink: std::sync::Arc<dyn EventSink> = screen.clone();

@@ -4,6 +4,7 @@ mod apply;
 pub(crate) mod board;
 mod destroy;
 mod doctor;
+pub(crate) mod image;
 mod init;
 mod kubeconfig;
 mod plan;
@@ -37,6 +38,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Exit> {
         Command::Simulate(_) => Err(no_simulation()),
         Command::Doctor(args) => doctor::run(&global, &args).await,
         Command::Board(args) => board::run(&global, &args).await,
+        Command::Image(args) => image::run(&global, &args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "turingpi", &mut script);

@@ -20,7 +20,7 @@ pub(crate) async fn run(global: &Global, args: &Simulate) -> Result<u8, Exit> {
         }
         None => demo(),
     };
-    let running = Running::start(&document, args.pace, args.write.as_deref()).await?;
+    let running = Running::start(&document, args.pace, &args.hardware, args.write.as_deref()).await?;
     let file = std::path::absolute(running.folder())
         .unwrap_or_else(|_| running.folder().to_owned())
         .join("cluster.yaml");
@@ -42,7 +42,13 @@ pub(crate) async fn run(global: &Global, args: &Simulate) -> Result<u8, Exit> {
             let name = |name: &str| paint(BOLD, format!("{name:<10}"));
             say!("{} board, until Ctrl-C. Nothing here is real.\n", paint(WARN, "SIMULATED"));
             for (board, at) in &endpoints.boards {
-                say!("{}  BMC    {}  user {}, password {}", name(board), at.url, at.username, at.password);
+                let (firmware, revision) = (at.firmware.name(), at.revision.name());
+                say!("{}  BMC    {}  firmware {firmware}, board v{revision}", name(board), at.url);
+                say!("{}  login  {}, password {}", name(""), at.username, at.password);
+                if !at.fingerprint.is_empty() {
+                    say!("{}  TLS    sha256:{}", name(""), at.fingerprint);
+                    say!("{}  HTTP   {}, which redirects", name(""), at.plain_url);
+                }
             }
             for (node, at) in &endpoints.nodes {
                 say!("{}  ssh    root@{} -p {}", name(node), at.ssh.ip(), at.ssh.port());

@@ -2,7 +2,8 @@
 
 use crate::support::{ONE, Place};
 
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 13] = [
+    "board",
     "init",
     "validate",
     "plan",
@@ -12,6 +13,7 @@ const VERBS: [&str; 11] = [
     "kubeconfig",
     "simulate",
     "doctor",
+    "image",
     "completions",
     "schema",
 ];

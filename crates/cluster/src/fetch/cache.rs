@@ -22,6 +22,9 @@ pub(super) struct Cache {
 pub(super) struct PartNotes {
     /// A strong entity tag or a date: what `If-Range` takes.
     pub(super) validator: Option<String>,
+    /// Whose validator it is: mirrors have their own.
+    #[serde(default)]
+    pub(super) from: Option<String>,
 }
 
 /// A download under way. Holds an OS lock, so that another process does not write the same part.
@@ -63,7 +66,12 @@ impl Cache {
     pub(super) fn part(&self, url: &Url, expected: Option<&Sha256>) -> Result<Part, Failure> {
         let folder = self.root.join("partial");
         make(&folder)?;
-        let key = Sha256::of(format!("{url} {}", expected.map_or("", Sha256::as_str)).as_bytes());
+        // Mirrors of one digest share their part. What a part is of must not be readable from its name: a presigned
+        // address is a secret.
+        let key = match expected {
+            Some(digest) => Sha256::of(digest.as_str().as_bytes()),
+            None => Sha256::of(url.as_str().as_bytes()),
+        };
         let path = folder.join(key.as_str());
         let file = OpenOptions::new()
             .read(true)
@@ -126,7 +134,7 @@ fn make(folder: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| trouble("make", folder, e))
 }
 
-pub(super) fn trouble(verb: &str, path: &Path, error: io::Error) -> Failure {
+pub(crate) fn trouble(verb: &str, path: &Path, error: io::Error) -> Failure {
     let failure = Failure::new(FailureClass::Unexpected, format!("cannot {verb} `{}`", path.display()));
     match error.kind() {
         io::ErrorKind::StorageFull => {

@@ -45,7 +45,16 @@ impl Sha256 {
         }
         lone
     }
-    pub(super) fn finish(hasher: sha2::Sha256) -> Self {
+    /// As [`Sha256::find`] for a checksum file that lies beside one file and is about nothing else: where it has only one
+    /// digest, the name does not count. Armbian's `Trixie_vendor_minimal.sha` names the file that this week's is.
+    pub fn beside(text: &str, file: &str) -> Option<Self> {
+        Self::find(text, file).or_else(|| {
+            let mut all = text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
+            let first = all.next()?;
+            all.next().is_none().then_some(first)
+        })
+    }
+    pub(crate) fn finish(hasher: sha2::Sha256) -> Self {
         Self(hex::encode(hasher.finalize()))
     }
 }
@@ -100,7 +109,7 @@ pub(super) async fn feed(
 }
 
 /// The digest and size of a file.
-pub(super) async fn of_file(path: &Path, progress: FetchProgress<'_>) -> io::Result<(Sha256, u64)> {
+pub(crate) async fn of_file(path: &Path, progress: FetchProgress<'_>) -> io::Result<(Sha256, u64)> {
     let mut hasher = sha2::Sha256::new();
     let bytes = feed(path, &mut hasher, progress).await?;
     Ok((Sha256::finish(hasher), bytes))

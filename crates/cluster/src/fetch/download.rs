@@ -45,7 +45,8 @@ impl Http {
             .connect_timeout(options.connect_limit)
             .read_timeout(options.stall_limit);
         if let Some(proxy) = &options.proxy {
-            builder = builder.proxy(Proxy::all(proxy.as_str()).map_err(|e| wrong("proxy", e))?);
+            let proxy = Proxy::all(proxy.as_str()).map_err(|e| wrong("proxy", e))?;
+            builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string(&options.no_proxy)));
         }
         let mut authorities = Vec::new();
         for pem in &options.authorities {
@@ -101,7 +102,12 @@ impl Http {
         let mut done = digest::feed(&part.path, &mut hasher, &|_, _| ())
             .await
             .map_err(|e| trouble("read", &part.path, e))?;
-        let notes = part.notes();
+        let mut notes = part.notes();
+        // Kept as a digest: the address may be presigned.
+        let from = Sha256::of(target.as_str().as_bytes()).to_string();
+        if notes.from.as_ref().is_some_and(|other| *other != from) {
+            notes.validator = None;
+        }
         // Without a digest and without a validator nobody could tell whether the rest belongs to the part.
         let resumable = done > 0 && (expected.is_some() || notes.validator.is_some());
         let mut request = self.client.get(target);
@@ -130,7 +136,7 @@ impl Http {
             let response = accept(response, url)?;
             if !resumed {
                 part.file.set_len(0).map_err(|e| trouble("empty", &part.path, e))?;
-                part.note(&PartNotes { validator: validator(&response) })?;
+                part.note(&PartNotes { validator: validator(&response), from: Some(from) })?;
             }
             let total = response.content_length().map(|rest| done + rest);
             done = stream(response, &part, url, done, &mut hasher, total, progress).await?;

@@ -21,6 +21,8 @@ use turingpi_engine::{Failure, FailureClass};
 use url::Url;
 
 use cache::Cache;
+pub(crate) use cache::trouble;
+pub(crate) use digest::of_file as digest_of;
 pub use digest::{InvalidSha256, Sha256};
 use download::Http;
 
@@ -94,6 +96,8 @@ pub struct FetchOptions {
     pub rewrites: Vec<(String, String)>,
     /// A proxy for everything.
     pub proxy: Option<Url>,
+    /// Hosts that are reached without it, as `NO_PROXY` lists them: `localhost,10.0.0.0/8,.home.arpa`.
+    pub no_proxy: String,
     /// PEM certificates trusted beside the system's.
     pub authorities: Vec<Vec<u8>>,
     /// How many redirects are followed. Never from `https` to `http`.
@@ -109,6 +113,7 @@ impl Default for FetchOptions {
         Self {
             rewrites: Vec::new(),
             proxy: None,
+            no_proxy: String::new(),
             authorities: Vec::new(),
             redirects: 10,
             connect_limit: Duration::from_secs(20),
@@ -195,6 +200,32 @@ impl Fetcher {
         }
     }
 
+    /// As [`Fetcher::fetch`] from the first of several addresses of the same content that has it. With `expected`, a
+    /// part that one of them began is finished by the next.
+    ///
+    /// # Errors
+    /// What went wrong with the first address, when none of them has it. `Locked` and a full disk end it at once.
+    pub async fn fetch_from(
+        &self,
+        urls: &[Url],
+        expected: Option<&Sha256>,
+        progress: FetchProgress<'_>,
+    ) -> Result<Fetched, Failure> {
+        let mut first = None;
+        for url in urls {
+            match self.fetch(&Source::Url(url.clone()), expected, progress).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(failure) if !elsewhere(&failure) => return Err(failure),
+                Err(failure) => {
+                    tracing::warn!(url = shown(url), %failure, "a download failed; trying the next address");
+                    first.get_or_insert(failure);
+                }
+            }
+        }
+        Err(first
+            .unwrap_or_else(|| Failure::new(FailureClass::Config, "there is no address to download from")))
+    }
+
     /// The content of a small text: a checksum list, a channel's JSON. At most 4 MiB, never cached.
     ///
     /// # Errors
@@ -252,6 +283,11 @@ impl Fetcher {
         running.insert(key.to_owned(), Arc::downgrade(&lock));
         lock
     }
+}
+
+/// Whether another address may do better.
+fn elsewhere(failure: &Failure) -> bool {
+    matches!(failure.class(), FailureClass::Unreachable | FailureClass::Refused | FailureClass::Auth)
 }
 
 fn mismatch(what: &str, expected: Sha256, found: Sha256) -> Failure {

@@ -395,3 +395,14 @@ async fn a_redirect_never_leaves_https() {
     assert_eq!(asked.load(Ordering::SeqCst), 0, "nothing was asked for in the clear");
     server.abort();
 }
+
+#[test]
+fn a_checksum_file_beside_one_file_counts_whatever_name_stands_in_it() {
+    let (one, two) = (Sha256::of(b"1"), Sha256::of(b"2"));
+    assert_eq!(Sha256::beside(&format!("{one}  other.img.xz\n"), "mine"), Some(one.clone()));
+    assert_eq!(Sha256::find(&format!("{one}  other.img.xz\n"), "mine"), None);
+    let list = format!("{one}  a\n{two}  b\n");
+    assert_eq!(Sha256::beside(&list, "b"), Some(two));
+    assert_eq!(Sha256::beside(&list, "mine"), None);
+    assert_eq!(Sha256::beside("<html>", "mine"), None);
+}

@@ -135,17 +135,14 @@ impl FirstBootStep {
 
     /// Waits until the image's own first start has ended: it makes new host keys and restarts sshd.
     async fn first_run_over(&self, host: &Host, cx: &StepContext) -> Result<Evidence, Failure> {
-        cx.wait(
-            &format!("the first-run services of {} to end", self.node),
-            self.cx.limits.first_run,
-            || async {
-                let evidence = self.look(host).await?;
-                Ok(match evidence.pending.clone() {
-                    None => Probe::Ready(evidence),
-                    Some(pending) => Probe::NotYet(format!("{pending} runs")),
-                })
-            },
-        )
+        let condition = format!("the first-run services of {} to end", self.node);
+        host.wait(cx, &condition, self.cx.limits.first_run, || async {
+            let evidence = self.look(host).await?;
+            Ok(match evidence.pending.clone() {
+                None => Probe::Ready(evidence),
+                Some(pending) => Probe::NotYet(format!("{pending} runs")),
+            })
+        })
         .await
     }
 

@@ -118,7 +118,7 @@ impl Door<'_> {
             format!("{} answers, but lets in neither our key nor a login of its image (tried: {})", self.node, users.join(", ")),
         )
         .hint(format!(
-            "If the image has another login, add it to the document. If an older system answers instead of the one just \
+            "If the image has another login, set it as `images.<name>.login` in the document. If an older system answers instead of the one just \
              written: {}",
             super::evidence::NVME_HINT
         ));

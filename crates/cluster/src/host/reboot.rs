@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use turingpi_engine::{Failure, FailureClass, Probe, StepContext};
 
-use crate::{Host, Hosts};
+use crate::{Host, Hosts, hosts::rebooting_key};
 
 /// Holds one line, `boot-id reason`, for each change that takes effect at the next boot. Lines of an earlier boot
 /// count no more, so a reboot clears it without anybody writing.
@@ -69,7 +69,8 @@ impl Host {
 }
 
 impl Hosts {
-    /// Reboots `node` and waits until it answers with another boot id.
+    /// Reboots `node` and waits until it answers with another boot id. The state remembers it until then, so that a run
+    /// after a crash in between knows what it waits for.
     ///
     /// # Errors
     /// As [`Hosts::client`]; `Timeout` when it does not come back within `limit`.
@@ -79,6 +80,9 @@ impl Hosts {
         if before.is_empty() {
             return Err(Failure::new(FailureClass::Unexpected, format!("{node} has no boot id")));
         }
+        let key = rebooting_key(node);
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        cx.update_state(|state| state.put_record(key.as_str(), &now)).await?;
         host.script("reboot", REBOOT, &[]).await?;
         drop(host);
         let condition = format!("{node} has booted again");
@@ -95,6 +99,11 @@ impl Hosts {
                 Err(failure) if failure.class() == FailureClass::Auth => Err(failure),
                 Err(failure) => Ok(Probe::NotYet(failure.message().to_owned())),
             }
+        })
+        .await?;
+        cx.update_state(|state| {
+            state.remove_record(&key);
+            Ok(())
         })
         .await
     }

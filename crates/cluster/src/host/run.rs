@@ -61,22 +61,22 @@ impl Host {
 
     /// Waits as [`StepContext::wait`], for a `probe` that looks over this connection. When that is lost the wait ends: the
     /// step is tried again over another one, and this one does not come back however long one waits.
-    pub(crate) async fn wait<F, Fut>(
+    pub(crate) async fn wait<T: Send, F, Fut>(
         &self,
         cx: &StepContext,
         condition: &str,
         limit: Duration,
         mut probe: F,
-    ) -> Result<(), Failure>
+    ) -> Result<T, Failure>
     where
         F: FnMut() -> Fut + Send,
-        Fut: Future<Output = Result<Probe<()>, Failure>> + Send,
+        Fut: Future<Output = Result<Probe<T>, Failure>> + Send,
     {
         cx.wait(condition, limit, || {
             let look = probe();
             async move {
                 Ok(match look.await {
-                    Ok(Probe::Ready(())) => Probe::Ready(Ok(())),
+                    Ok(Probe::Ready(value)) => Probe::Ready(Ok(value)),
                     Ok(Probe::NotYet(seen)) => Probe::NotYet(seen),
                     Err(failure) if failure.class() == FailureClass::Unreachable => {
                         Probe::Ready(Err(failure))

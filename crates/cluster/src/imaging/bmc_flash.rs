@@ -96,6 +96,7 @@ impl Step for BmcFlashStep {
     async fn apply(&self, cx: &StepContext) -> Result<(), Failure> {
         let place = &self.guard.place;
         let bmc = Arc::clone(self.guard.cx.boards.client(&place.board)?);
+        self.guard.cx.neighbours.queue.begin(place);
         if BmcWrote::read(&cx.state().await?, place)?.is_some_and(|wrote| self.is_mine(&wrote, cx.run())) {
             return self.guard.restore(bmc.as_ref(), cx).await;
         }
@@ -109,6 +110,7 @@ impl Step for BmcFlashStep {
             Ok(image) => image,
             Err(failure) => {
                 self.guard.nothing_begun(cx).await?;
+                let _ = self.guard.restore(bmc.as_ref(), cx).await;
                 return Err(failure);
             }
         };

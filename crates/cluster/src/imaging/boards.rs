@@ -106,6 +106,29 @@ pub enum Reach {
 }
 
 impl Reach {
+    /// Whether a failure to connect shows that a system is there all the same, one that is booting or in trouble: it
+    /// refused the connection or hung up. Silence shows nothing.
+    pub fn shows_life(failure: &Failure) -> bool {
+        use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable, NotFound, TimedOut};
+        use turingpi_ssh::SshError;
+        let mut cause = std::error::Error::source(failure);
+        while let Some(error) = cause {
+            match error.downcast_ref::<SshError>() {
+                Some(SshError::Connect { source, .. }) => {
+                    return !matches!(
+                        source.kind(),
+                        TimedOut | HostUnreachable | NetworkUnreachable | NotFound
+                    );
+                }
+                Some(error) => {
+                    return error.is_transient() && !matches!(error, SshError::ConnectTimeout { .. });
+                }
+                None => cause = error.source(),
+            }
+        }
+        false
+    }
+
     /// From the outcome of connecting.
     pub fn of<T>(outcome: &Result<T, Failure>) -> Self {
         use turingpi_ssh::{SshError, SshErrorKind};

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
-use turingpi_bmc::{BmcClient, FlashProgress, ImageUpload};
+use turingpi_bmc::{BmcClient, Capability, FlashProgress, ImageUpload};
 use turingpi_engine::{
     Change, Failure, FailureClass, Risk, Step, StepContext, StepDescription, Unit, Verdict,
 };
@@ -16,11 +16,16 @@ use super::{
 use crate::{
     SlotRef,
     fetch::{Fetched, Sha256, Source},
+    fetch_again,
     first_boot::{nonce, root_password_key},
+    images::{ImageFile, Packing, Unpacking},
 };
 
 /// What a flash of an RK1 takes, for the progress bar: sheet 4.9, about 2 MB/s and a read-back.
 pub(super) const EXPECTED_SECONDS: u64 = 900;
+
+/// The file, what is sent of it, and the digest of that.
+type Ready = (Fetched, ImageUpload, Option<String>);
 
 pub(super) struct FlashStep {
     guard: Guard,
@@ -41,28 +46,49 @@ impl FlashStep {
         let expected = expected_digest(&self.image, &self.guard.cx).await?;
         tracing::info!(image = self.image.name, source = %self.image.source, "fetching");
         let progress = |done, total| cx.progress_of("fetching the image", done, total, Unit::Bytes);
-        self.guard.cx.fetcher.fetch(&self.image.source, expected.as_ref(), &progress).await
+        fetch_again(&self.guard.cx.fetcher, &self.image.source, expected.as_ref(), &progress, cx).await
     }
 
     /// Everything that comes before the eMMC is touched.
-    async fn ready(&self, bmc: &dyn BmcClient, cx: &StepContext) -> Result<(Fetched, ImageUpload), Failure> {
+    async fn ready(&self, bmc: &dyn BmcClient, cx: &StepContext) -> Result<Ready, Failure> {
         self.guard.admit(bmc, cx).await?;
         let image = self.image(cx).await?;
-        let mut upload = ImageUpload::file_with_sha256(&image.path, image.sha256.as_str())
-            .await
-            .map_err(|e| self.guard.failed(e))?;
+        let (upload, expected) = self.upload(bmc, &image, cx).await?;
+        self.guard.clear(bmc, cx).await?;
+        Ok((image, upload, expected))
+    }
+
+    /// The image as this board's firmware takes it, and the digest of what will be sent, where that is known beforehand:
+    /// xz as it is if the firmware unpacks it, everything else unpacked while it is sent.
+    async fn upload(
+        &self,
+        bmc: &dyn BmcClient,
+        image: &Fetched,
+        cx: &StepContext,
+    ) -> Result<(ImageUpload, Option<String>), Failure> {
+        let about = bmc.about().await.map_err(|e| self.guard.failed(e))?;
+        let file = ImageFile::open(&image.path).await?;
+        self.guard.fits(&self.image.name, file.raw_bytes())?;
+        let as_it_is =
+            file.packing() == Packing::Raw || (file.packing() == Packing::Xz && about.has(Capability::Xz));
+        let progress = |done, total| cx.progress_of("measuring the image", done, total, Unit::Bytes);
+        let file = if as_it_is { file } else { file.measured(&progress).await? };
+        self.guard.fits(&self.image.name, file.raw_bytes())?;
+        let mut upload = file.upload(about.has(Capability::Xz), Unpacking::lean()).await?;
         // In the cache it is named by its digest.
         upload.name.clone_from(&self.image.name);
-        self.guard.fits(&upload)?;
-        self.guard.clear(bmc, cx).await?;
-        Ok((image, upload))
+        if as_it_is {
+            upload = upload.with_sha256(image.sha256.as_str()).map_err(|e| self.guard.failed(e))?;
+        }
+        let expected = upload.sha256.clone();
+        Ok((upload, expected))
     }
 
     async fn write(
         &self,
         bmc: &dyn BmcClient,
-        image: &Fetched,
         upload: ImageUpload,
+        expected: Option<String>,
         cx: &StepContext,
     ) -> Result<(), Failure> {
         let progress = |now: FlashProgress| tell(cx, now);
@@ -70,7 +96,8 @@ impl FlashStep {
             .flash(self.place().slot, upload, &progress)
             .await
             .map_err(|e| self.guard.transfer_failed(e, cx))?;
-        if flashed.sha256 != image.sha256.as_str() {
+        // What is unpacked on the way has checks of its own inside; where its digest is known, that is compared, too.
+        if expected.is_some_and(|expected| expected != flashed.sha256) {
             return Err(Failure::new(
                 FailureClass::Refused,
                 format!("what was written to slot {} is not image `{}`", self.place(), self.image.name),
@@ -124,21 +151,23 @@ impl Step for FlashStep {
     async fn apply(&self, cx: &StepContext) -> Result<(), Failure> {
         let bmc = Arc::clone(self.guard.cx.boards.client(&self.place().board)?);
         let key = SlotRecord::key(self.place());
+        self.guard.cx.neighbours.queue.begin(self.place());
         // Written by this very run: a retry after the flash itself had succeeded.
         if SlotRecord::read(&cx.state().await?, self.place())?
             .is_some_and(|record| self.is_mine(&record, cx.run()))
         {
             return self.guard.restore(bmc.as_ref(), cx).await;
         }
-        let (image, upload) = match self.ready(bmc.as_ref(), cx).await {
+        let (image, upload, expected) = match self.ready(bmc.as_ref(), cx).await {
             Ok(ready) => ready,
             Err(failure) => {
                 self.guard.nothing_begun(cx).await?;
+                let _ = self.guard.restore(bmc.as_ref(), cx).await;
                 return Err(failure);
             }
         };
         self.guard.begin(cx).await?;
-        if let Err(failure) = self.write(bmc.as_ref(), &image, upload, cx).await {
+        if let Err(failure) = self.write(bmc.as_ref(), upload, expected, cx).await {
             self.guard.give_up(bmc.as_ref(), cx).await;
             return Err(failure);
         }
@@ -186,7 +215,7 @@ async fn expected_digest(image: &ImageSpec, cx: &FlashContext) -> Result<Option<
         let mut beside = url.clone();
         beside.set_path(&format!("{}{suffix}", url.path()));
         if let Some(text) = cx.fetcher.text_if_there(&Source::Url(beside)).await?
-            && let Some(digest) = Sha256::find(&text, file)
+            && let Some(digest) = Sha256::beside(&text, file)
         {
             return Ok(Some(digest));
         }

@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
-use turingpi_bmc::{BmcClient, ImageEncoding, ImageUpload, PerSlot, Power, Slot, Transfer};
+use turingpi_bmc::{BmcClient, PerSlot, Power, Slot, Transfer};
 use turingpi_engine::{Change, Failure, FailureClass, Probe, StepContext, StepDescription, Verdict};
 use turingpi_ssh::{HostKeyPolicy, SshTarget};
 
 use super::{
     FlashContext, FlashReason, SlotRecord, bmc_failure,
+    failure::bmc_refusal,
     flash::EXPECTED_SECONDS,
     flash_step_id,
     neighbours::{leftover_key, leftover_power, to_power_off},
@@ -89,25 +90,23 @@ impl Guard {
         let _ = self.restore(bmc, cx).await;
     }
 
+    /// Powers on again what was switched off for it; once for all flashes of a plan, after the last one.
     pub(super) async fn restore(&self, bmc: &dyn BmcClient, cx: &StepContext) -> Result<(), Failure> {
-        if !self.cx.restore_after {
+        if !self.cx.neighbours.queue.is_over(&self.place.board) && !cx.stopping() {
             return Ok(());
         }
         restore_power(&self.place.board, bmc, cx).await
     }
 
     /// Refuses an image that is larger than the module's eMMC, as far as both are known.
-    pub(super) fn fits(&self, upload: &ImageUpload) -> Result<(), Failure> {
-        let (Some(room), ImageEncoding::Raw) = (self.cx.emmc_bytes, upload.encoding) else { return Ok(()) };
-        if upload.length <= room {
+    pub(super) fn fits(&self, image: &str, raw_bytes: Option<u64>) -> Result<(), Failure> {
+        let (Some(room), Some(bytes)) = (self.cx.emmc_bytes, raw_bytes) else { return Ok(()) };
+        if bytes <= room {
             return Ok(());
         }
         Err(Failure::new(
             FailureClass::Refused,
-            format!(
-                "image `{}` has {} bytes, and the eMMC of slot {} only {room}",
-                upload.name, upload.length, self.place
-            ),
+            format!("image `{image}` has {bytes} bytes, and the eMMC of slot {} only {room}", self.place),
         )
         .hint("Take a smaller image, or correct the size of the eMMC."))
     }
@@ -118,14 +117,6 @@ impl Guard {
 
     /// Adds what all flashes have in common to the forecast.
     pub(super) fn describe(&self, description: StepDescription) -> StepDescription {
-        let description = self.cx.interrupted.iter().fold(description, |description, slot| {
-            let place = SlotRef { board: self.place.board.clone(), slot: *slot };
-            description.change(Change::replace(
-                format!("power of slot {place}, so that the flash cannot hit it"),
-                "on",
-                "off, then on again",
-            ))
-        });
         description
             .change(Change::set("reason", self.cx.reason.to_string()))
             .lock(format!("{}/transfer", self.place.board))
@@ -136,7 +127,7 @@ impl Guard {
     /// also kills a younger job (sheet 4.2): do not come back sooner.
     pub(super) fn transfer_failed(&self, error: turingpi_bmc::BmcError, cx: &StepContext) -> Failure {
         let node = error.node_after();
-        let failure = self.failed(error);
+        let failure = bmc_refusal(&self.place.board, error);
         tracing::debug!(?node, "a flash failed");
         if failure.is_retryable() { failure.retry_after(cx.timing().poll * 6) } else { failure }
     }
@@ -149,8 +140,7 @@ impl Guard {
         let id = flash_step_id(&self.node);
         cx.update_state(|state| {
             // A record goes away before the first byte: where there is one, no flash was begun after it.
-            let known = self.cx.reason == FlashReason::NeverFlashed
-                || SlotRecord::read(state, &self.place)?.is_some();
+            let known = self.cx.certain || SlotRecord::read(state, &self.place)?.is_some();
             if known {
                 state.in_doubt.remove(&id);
             }
@@ -203,32 +193,24 @@ impl Guard {
         }
         let power = bmc.power().await.map_err(|e| self.failed(e))?;
         let off = to_power_off(&self.place, &power, &cx.state().await?, &self.cx.neighbours, cx.run())?;
-        if off.is_empty() {
-            return Ok(());
-        }
         let board = self.place.board.clone();
+        let place = |slot: &Slot| SlotRef { board: board.clone(), slot: *slot };
         let back: Vec<Slot> = off
             .iter()
             .copied()
-            .filter(|slot| {
-                let place = SlotRef { board: board.clone(), slot: *slot };
-                !self.cx.neighbours.flashed_too.contains(&place)
-            })
+            .filter(|slot| !self.cx.neighbours.flashed_too.contains(&place(slot)))
             .collect();
-        cx.update_state(|state| {
-            let mut all = leftover_power(state, &board);
-            all.extend(back);
-            all.sort();
-            all.dedup();
-            state.put_record(leftover_key(&board), &all)
-        })
-        .await?;
-        let list: Vec<String> = off.iter().map(ToString::to_string).collect();
-        cx.note(format!(
-            "powering slot {} of {board} off: on this board a flash goes to the first module that waits for one",
-            list.join(", ")
-        ));
-        set_power(bmc, &off, Power::Off).await.map_err(|e| self.failed(e))?;
+        if let Some(slot) = back.iter().find(|slot| !self.cx.neighbours.announced.contains(&place(slot))) {
+            return Err(Failure::new(
+                FailureClass::Refused,
+                format!(
+                    "slot {slot} of {board} would have to be switched off to flash slot {}, and the plan does not say so",
+                    self.place.slot
+                ),
+            )
+            .hint("It was switched on after the plan was made. Run this again: the new plan names it."));
+        }
+        cut_power(&board, bmc, &off, &back, cx).await?;
         // What the BMC reports is what was asked for; asking is all that can be verified.
         let now = bmc.power().await.map_err(|e| self.failed(e))?;
         match off.iter().find(|slot| now[**slot] != Power::Off) {
@@ -255,6 +237,33 @@ pub async fn set_power(bmc: &dyn BmcClient, slots: &[Slot], to: Power) -> Result
         change[*slot] = Some(to);
     }
     bmc.set_power(&change).await
+}
+
+/// Powers slots off for a flash; remembers first which of them come `back`, so that a crash cannot leave them off.
+pub(super) async fn cut_power(
+    board: &str,
+    bmc: &dyn BmcClient,
+    off: &[Slot],
+    back: &[Slot],
+    cx: &StepContext,
+) -> Result<(), Failure> {
+    if off.is_empty() {
+        return Ok(());
+    }
+    cx.update_state(|state| {
+        let mut all = leftover_power(state, board);
+        all.extend(back);
+        all.sort();
+        all.dedup();
+        state.put_record(leftover_key(board), &all)
+    })
+    .await?;
+    let list: Vec<String> = off.iter().map(ToString::to_string).collect();
+    cx.note(format!(
+        "powering slot {} of {board} off: on this board a flash goes to the first module that waits for one",
+        list.join(", ")
+    ));
+    set_power(bmc, off, Power::Off).await.map_err(|e| bmc_failure(board, e))
 }
 
 /// Powers on again what a flash of this board had to power off.

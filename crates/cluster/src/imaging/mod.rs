@@ -2,7 +2,7 @@
 //!
 //! Safety, in the order it is applied: the image's digest is known before anything is touched; a transfer of somebody
 //! else is never disturbed; on boards where a flash goes to the first module on the USB bus, every other module without
-//! a proven system is powered off first; the slot's record is dropped before and written after the flash, so that a
+//! a proven system is powered off first, and the plan names it; the slot's record is dropped before and written after the flash, so that a
 //! crash in between leads to a second flash and never to a half-written system that is taken for a good one.
 
 mod bmc_flash;
@@ -24,7 +24,6 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use turingpi_bmc::Slot;
 use turingpi_engine::Step;
 use turingpi_ssh::SshConnector;
 
@@ -39,15 +38,15 @@ pub use decide::{Decision, FlashReason, decide};
 pub use failure::bmc_failure;
 pub use guard::{restore_power, set_power};
 pub use host_keys::{HostKeys, KnownHostsFile};
-pub use neighbours::{Neighbours, leftover_power, to_power_off};
-pub use record::{BmcWrote, FirstBootState, SlotRecord, flash_step_id, last_flash};
+pub use neighbours::{FlashQueue, Neighbours, bystanders, leftover_power, to_power_off};
+pub use record::{BmcWrote, FirstBootState, SlotRecord, flash_step_id, last_flash, powered_off_key};
 pub(crate) use uart_log::UartLog;
 
 use bmc_flash::BmcFlashStep;
 use boot::BootStep;
 pub(crate) use boot::sshd_answers;
 use flash::FlashStep;
-use power::{PowerOnStep, RestorePowerStep, SettleStep};
+use power::{PowerOnStep, RestorePowerStep, SettleStep, StandByStep};
 use proof::ProveBootStep;
 
 /// An image as the document names it.
@@ -125,11 +124,8 @@ pub struct FlashContext {
     pub reason: FlashReason,
     /// What is known about the other slots.
     pub neighbours: Neighbours,
-    /// Slots that run now and will be off during the flash, for the plan.
-    pub interrupted: Vec<Slot>,
-    /// Whether slots that were powered off for safety come on again after this flash; not while others follow that need
-    /// them off again.
-    pub restore_after: bool,
+    /// Whether the slot's content was in no doubt before: then a flash that does not come to begin leaves no doubt either.
+    pub certain: bool,
     /// The size of the module's eMMC in bytes, where it is known: no firmware tells it.
     pub emmc_bytes: Option<u64>,
 }
@@ -142,8 +138,7 @@ impl From<&ImagingContext> for FlashContext {
             fetcher: cx.fetcher.clone(),
             reason: cx.reason,
             neighbours: cx.neighbours.clone(),
-            interrupted: Vec::new(),
-            restore_after: true,
+            certain: cx.reason == FlashReason::NeverFlashed,
             emmc_bytes: None,
         }
     }
@@ -240,6 +235,37 @@ pub fn slot_steps(
         steps.push(Arc::new(FirstBootStep::new(node, &place, log, cx.clone())));
     }
     steps
+}
+
+/// The step that cuts the power of [`bystanders`] of a board before the first of its flashes, which are for the nodes
+/// `flashed`; `None` when there are none. Put it into a lane before those of the nodes: the lock of the board's transfer
+/// goes to the first lane first.
+pub fn stand_by_step(
+    board: &str,
+    nodes: &[NodeSpec],
+    neighbours: &Neighbours,
+    boards: &Boards,
+) -> Option<Arc<dyn Step>> {
+    let name =
+        |place: &SlotRef| nodes.iter().find(|n| n.slot.as_ref() == Some(place)).map(|node| node.name.clone());
+    stand_by_step_named(board, &name, neighbours, boards)
+}
+
+/// As [`stand_by_step`], for slots that `name` knows the names of.
+pub fn stand_by_step_named(
+    board: &str,
+    name: &dyn Fn(&SlotRef) -> Option<String>,
+    neighbours: &Neighbours,
+    boards: &Boards,
+) -> Option<Arc<dyn Step>> {
+    let of_board = |place: &&SlotRef| place.board == board;
+    let slots: Vec<_> =
+        neighbours.announced.iter().filter(of_board).map(|place| (place.slot, name(place))).collect();
+    if slots.is_empty() {
+        return None;
+    }
+    let flashed = neighbours.flashed_too.iter().filter(of_board).filter_map(name).collect();
+    Some(Arc::new(StandByStep { board: board.to_owned(), slots, flashed, boards: boards.clone() }))
 }
 
 /// The step that powers slots on again that an interrupted flash left off; `None` when there are none.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use turingpi_engine::{Change, Failure, FailureClass, Probe, Step, StepContext, StepDescription};
 
-use super::{Boards, UartLog};
+use super::{Boards, UartLog, last_flash, neighbours::boots_key};
 use crate::{SlotRef, first_boot::screen::last_words};
 
 /// Watches one slot's console since its power-on. What other slots say is not looked at.
@@ -80,6 +80,11 @@ impl Step for ProveBootStep {
             .await;
         match seen {
             Ok(sign) => {
+                cx.update_state(|state| match last_flash(state, &self.place)? {
+                    Some(flash) => state.put_record(boots_key(&self.place), &flash),
+                    None => Ok(()),
+                })
+                .await?;
                 cx.note(format!("slot {} boots the new image: its console shows `{sign}`", self.place));
                 Ok(())
             }

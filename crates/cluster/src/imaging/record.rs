@@ -109,3 +109,9 @@ pub fn flash_step_id(node: &str) -> String {
 pub(super) fn begun_key(node: &str) -> String {
     format!("flash-begun/{node}")
 }
+
+/// The key under which the state keeps that a teardown took everything off a node and then switched it off. It holds
+/// until the node is switched on by us, or answers a run that builds.
+pub fn powered_off_key(node: &str) -> String {
+    format!("powered-off/{node}")
+}

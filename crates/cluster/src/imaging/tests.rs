@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use turingpi_bmc::{
-    About, Attempt, BackupSink, BmcClient, BmcError, Console, CoolingDevice, FirmwareSource, FlashProgress,
-    Flashed, Generation, ImageUpload, Info, NodeInfo, NodeInfoChange, PerSlot, Power, RemoteImage, SdCard,
-    SerialState, Slot, StagedFirmware, Temperature, Transfer, UartEncoding, UartMark, UartText, UsbMode,
-    UsbRoute, UsbState,
+    About, Attempt, BackupSink, BmcClient, BmcError, Console, CoolingDevice, FirmwareSource, FlashObserver,
+    FlashProgress, Flashed, Generation, ImageUpload, Info, NodeInfo, NodeInfoChange, PerSlot, Power,
+    RemoteImage, SdCard, SerialState, Slot, StagedFirmware, Temperature, Transfer, UartEncoding, UartMark,
+    UartText, UsbMode, UsbRoute, UsbState,
 };
 use turingpi_engine::{
     Cancellation, Event, EventKind, Failure, FailureClass, InDoubt, MemoryStateStore, Risk, State, Step,
@@ -403,6 +403,7 @@ async fn on_a_board_with_a_hub_only_proven_systems_stay_on_and_all_come_back() {
     bench.put_record(2, FirstBootState::Done).await;
     bench.put_record(3, FirstBootState::Pending).await;
     bench.context.neighbours.running.insert(place(4));
+    bench.context.neighbours.announced.insert(place(3));
     bench.flash(1).await.unwrap();
     assert_eq!(bench.board.world(|w| w.powered_while_flashing.clone()), [vec![2, 4]]);
     assert_eq!(bench.board.on(), [2, 3, 4]);
@@ -416,6 +417,43 @@ async fn on_a_board_with_a_hub_only_proven_systems_stay_on_and_all_come_back() {
 }
 
 #[tokio::test]
+async fn a_neighbour_that_the_plan_did_not_name_is_not_switched_off_and_nothing_is_erased() {
+    let bench = bench("2.5");
+    bench.board.world(|w| w.power[place(2).slot] = Power::On);
+    let failure = bench.flash(1).await.unwrap_err();
+    assert_eq!(failure.class(), FailureClass::Refused);
+    assert!(failure.hint_text().is_some_and(|hint| hint.contains("again")), "{failure:?}");
+    assert_eq!(bench.board.on(), [2]);
+    assert_eq!(bench.board.world(|w| w.emmc[place(1).slot].clone()), None);
+}
+
+#[tokio::test]
+async fn a_bystander_is_off_from_the_first_flash_of_a_plan_to_the_end_of_the_last() {
+    let mut bench = bench("2.5");
+    bench.board.world(|w| w.power[place(4).slot] = Power::On);
+    let neighbours = &mut bench.context.neighbours;
+    neighbours.flashed_too = [place(1), place(2)].into();
+    neighbours.queue = FlashQueue::new([place(1), place(2)]);
+    let facts = BoardFacts::observe("board1", bench.board.as_ref()).await.unwrap();
+    neighbours.announced =
+        bystanders("board1", &facts, &bench.cx.state().await.unwrap(), &*neighbours).unwrap();
+    assert_eq!(neighbours.announced, [place(4)].into());
+    let nodes = [node(1), node(2)];
+    let step = stand_by_step("board1", &nodes, &bench.context.neighbours, &bench.context.boards).unwrap();
+    let told = step.describe();
+    assert_eq!(told.risk, Risk::Disruptive);
+    assert!(told.changes[0].what.contains("board1/4 (not in the document)"), "{told:?}");
+    assert!(told.changes[0].new.as_deref().is_some_and(|new| new.contains("node1, node2")), "{told:?}");
+    step.apply(&bench.cx).await.unwrap();
+    assert_eq!(bench.board.on(), [0; 0]);
+    bench.flash(1).await.unwrap();
+    assert_eq!(bench.board.on(), [0; 0], "one more flash to come");
+    bench.flash(2).await.unwrap();
+    assert_eq!(bench.board.on(), [4]);
+    assert!(leftover_power(&bench.cx.state().await.unwrap(), "board1").is_empty());
+}
+
+#[tokio::test]
 async fn on_a_board_without_a_hub_nothing_else_is_switched() {
     let bench = bench("2.4");
     bench.board.world(|w| w.power = PerSlot::new([Power::Off, Power::On, Power::On, Power::Off]));
@@ -425,7 +463,8 @@ async fn on_a_board_without_a_hub_nothing_else_is_switched() {
 
 #[tokio::test]
 async fn a_neighbour_that_does_not_go_off_stops_the_flash() {
-    let bench = bench("2.5");
+    let mut bench = bench("2.5");
+    bench.context.neighbours.announced.insert(place(2));
     bench.board.world(|w| {
         w.power[place(2).slot] = Power::On;
         w.stuck_on = Some(place(2).slot);
@@ -437,7 +476,8 @@ async fn a_neighbour_that_does_not_go_off_stops_the_flash() {
 
 #[tokio::test]
 async fn a_failed_flash_leaves_no_record_the_target_off_and_the_neighbours_on() {
-    let bench = bench("2.5");
+    let mut bench = bench("2.5");
+    bench.context.neighbours.announced.insert(place(2));
     bench.put_record(1, FirstBootState::Done).await;
     bench.board.world(|w| {
         w.power[place(2).slot] = Power::On;

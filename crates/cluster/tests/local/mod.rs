@@ -21,7 +21,7 @@ impl LocalClient {
 }
 
 // Helpers of tests may panic as tests do.
-#[allow(clippy::unwrap_used, clippy::unimplemented)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 #[async_trait]
 impl SshClient for LocalClient {
     async fn run(&self, command: &Command) -> Result<Output, SshError> {
@@ -94,7 +94,7 @@ impl SshClient for LocalClient {
         file: &RemoteFile,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<Written, SshError> {
-        let Content::Bytes(bytes) = file.content() else { unimplemented!("only plain bytes here") };
+        let Content::Bytes(bytes) = file.content() else { panic!("{:?} is not plain bytes", file) };
         progress(bytes.len() as u64, bytes.len() as u64);
         let old = std::fs::read(file.path()).ok();
         if old.map(Sha256::digest) == Some(Sha256::digest(bytes)) {
@@ -106,11 +106,13 @@ impl SshClient for LocalClient {
 
     async fn download(
         &self,
-        _path: &str,
-        _local: &Path,
-        _progress: &mut (dyn FnMut(u64, u64) + Send),
+        path: &str,
+        local: &Path,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<(), SshError> {
-        unimplemented!("nothing here downloads")
+        let bytes = std::fs::copy(path, local).unwrap();
+        progress(bytes, bytes);
+        Ok(())
     }
 
     fn is_alive(&self) -> bool {

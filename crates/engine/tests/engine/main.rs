@@ -5,6 +5,7 @@ mod approval;
 mod context;
 mod crash;
 mod lock;
+mod look;
 mod properties;
 mod report;
 mod run;

@@ -139,7 +139,7 @@ async fn a_stop_before_the_run_changes_nothing() {
 async fn a_soft_stop_ends_the_pause_before_a_retry() {
     let bench = Bench::new();
     let banned = step(describe("login")).apply(|_| async {
-        Err(Failure::new(FailureClass::Auth, "banned").retry_after(Duration::from_secs(86_400)))
+        Err(Failure::new(FailureClass::Auth, "banned").retry_after(Duration::from_secs(200)))
     });
     let before = Instant::now();
     let stop = async {

@@ -212,3 +212,25 @@ async fn a_load_waits_for_a_save_whose_caller_went_away() {
         generation = seen;
     }
 }
+
+#[tokio::test]
+async fn a_forgotten_secret_is_gone_from_the_save_before_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    let store = FileStateStore::new(&path);
+    let (mut state, generation) = store.load().await.unwrap();
+    state.put_secret("k3s/token", SecretString::from("hush-hush"));
+    state.put_secret("other", SecretString::from("stays-here"));
+    let generation = store.save(&state, generation).await.unwrap();
+    state.put_record("number", &1).unwrap();
+    let generation = store.save(&state, generation).await.unwrap();
+    let backup = || fs::read_to_string(folder.path().join("state.json.bak")).unwrap();
+    assert!(backup().contains("hush-hush") && !backup().contains("number"), "the save before");
+    state.remove_secret("k3s/token");
+    store.save(&state, generation).await.unwrap();
+    for file in fs::read_dir(folder.path()).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        assert!(!text.contains("hush-hush"), "{text}");
+        assert!(text.contains("stays-here"), "{text}");
+    }
+}

@@ -13,11 +13,46 @@ pub(crate) const CA_KEY: &str = "k3s/ca";
 /// `Refused` where going on would lose or mix up something.
 pub(super) fn check(round: &Round<'_>) -> Result<(), Failure> {
     let ca = cluster_ca(round);
+    networks(round)?;
     for node in &round.env.nodes {
         let Some(seen) = round.seen(&node.name) else { continue };
         host(node, seen)?;
         units(node, seen)?;
         membership(round, node, seen, ca.as_deref())?;
+    }
+    Ok(())
+}
+
+/// A cluster keeps the networks it was made with: with others its pods and services would no longer be found.
+fn networks(round: &Round<'_>) -> Result<(), Failure> {
+    let (Some(api), false) = (&round.facts.api, round.founding) else { return Ok(()) };
+    let wanted = &round.env.network;
+    let refused = |what: &str, has: String, says: String, hint: String| {
+        Err(Failure::new(
+            FailureClass::Refused,
+            format!("the cluster that runs has its {what} in {has}, and the document says {says}"),
+        )
+        .hint(format!("{hint} Networks cannot be changed in a cluster that exists. Nothing was changed.")))
+    };
+    let k3s_default = "k3s's own default is `network: { pods: 10.42.0.0/16, services: 10.43.0.0/16 }`.";
+    if let Some(pods) = api.pod_networks.iter().find(|pods| !wanted.pods.contains(*pods)) {
+        let hint = format!(
+            "Set `network.pods` in the document to the network that {pods} is part of. {k3s_default}"
+        );
+        return refused("pods", pods.to_string(), wanted.pods.trunc().to_string(), hint);
+    }
+    if let Some(address) = api.service_address
+        && wanted.services.hosts().find(|a| *a != wanted.services.network()) != Some(address)
+    {
+        let hint = format!(
+            "Set `network.services` in the document to the network that begins with {address}. {k3s_default}"
+        );
+        return refused(
+            "service `kubernetes`",
+            address.to_string(),
+            wanted.services.trunc().to_string(),
+            hint,
+        );
     }
     Ok(())
 }
@@ -92,6 +127,19 @@ fn membership(round: &Round<'_>, node: &NodeSpec, seen: &NodeFacts, ca: Option<&
             node.name
         ))
     };
+    let proven =
+        round.state.secret(TOKEN_KEY).zip(seen.k3s.token.as_ref()).map(|(t, proof)| proof.matches(t));
+    if (seen.k3s.datastore.is_some() || seen.k3s.agent_data)
+        && proven.is_none()
+        && let Some(other) = other_of_ours(round.env, round.state, &seen.k3s)
+    {
+        return Err(other_cluster(&format!("it was set up for `{other}`")).hint(format!(
+            "Correct the address of {}. If it is the same cluster and only the document was renamed, give it its old \
+             name back, or remove {} on the node. Nothing was changed on it.",
+            node.name,
+            crate::paths::CLUSTER
+        )));
+    }
     if seen.k3s.datastore.is_some() {
         if let (Some(token), Some(proof)) = (round.state.secret(TOKEN_KEY), &seen.k3s.token)
             && !proof.matches(token)
@@ -127,9 +175,17 @@ fn joined_elsewhere(env: &Env, seen: &K3sNode) -> bool {
     matches!(&seen.entry, Some(EntrySeen::Join(url)) if env.servers().all(|s| env.join_url(s) != *url))
 }
 
+/// The cluster that a host was set up for by a run of ours, where that is another one and the CA does not say otherwise.
+fn other_of_ours<'a>(env: &Env, state: &State, seen: &'a K3sNode) -> Option<&'a str> {
+    let noted: Option<String> = state.record(CA_KEY).unwrap_or(None);
+    let same_ca = noted.is_some() && seen.ca == noted;
+    let known = same_ca || seen.clusters.contains(&env.name);
+    if known { None } else { seen.clusters.first().map(String::as_str) }
+}
+
 /// What is taken down must be ours: the k3s of another cluster on a host that the document names by mistake is left
 /// alone. A token that matches proves it, and so does a CA that was noted; where nothing is known, a unit that was not
-/// written by us, or one that leads to another cluster's server, disproves it.
+/// written by us, one that leads to another cluster's server, or the name of another cluster on the host disproves it.
 ///
 /// # Errors
 /// `Refused` for somebody else's k3s.
@@ -166,8 +222,12 @@ pub(crate) fn may_take_down(env: &Env, state: &State, node: &str, seen: &K3sNode
     if joined_elsewhere(env, seen) {
         return refused("it is an agent of a server that is none of this document", elsewhere);
     }
+    if let Some(other) = other_of_ours(env, state, seen) {
+        return refused(&format!("it was set up for the cluster `{other}`"), elsewhere);
+    }
     let strange = |unit| matches!(unit, UnitOwner::Installer | UnitOwner::Foreign);
-    if token.is_none() && (strange(seen.server_unit) || strange(seen.agent_unit)) {
+    let unnamed = seen.clusters.is_empty() && seen.datastore.is_some();
+    if token.is_none() && (unnamed || strange(seen.server_unit) || strange(seen.agent_unit)) {
         return refused(
             "it was not set up from this state folder",
             format!(

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod node;
+mod quorum;
 #[cfg(test)]
 mod tests;
 mod upgrade;

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use turingpi_cluster::{Activity, HostFacts, HostStep, NodeSpec, Preparation, Role, prepare_steps};
 use turingpi_engine::{Change, Failure, Risk, Step, StepDescription};
 
-use super::{API, DISRUPT, ETCD_JOIN, Round, needs};
+use super::{
+    API, DISRUPT, ETCD_JOIN, Round, needs,
+    quorum::{healthy, server_done},
+};
 use crate::{
     InstallMode, JOIN_TOKEN_KEY, NodeFacts, TOKEN_KEY, UnitOwner,
     config::{self, Entry},
@@ -24,16 +27,18 @@ const RESTARTED: &str = "restarted";
 /// What differs on a node, and the steps of its preparation.
 pub(super) struct Parts {
     prepare: Vec<Arc<dyn Step>>,
-    reboots: bool,
+    pub(super) reboots: bool,
     binary: Option<Vec<Change>>,
     images: bool,
     registries: Option<Vec<Change>>,
     config: Option<Vec<Change>>,
     unit: Option<Vec<Change>>,
-    /// The service runs now.
+    /// The service runs now, or tries to.
     active: bool,
+    /// It does its work, as far as can be seen.
+    pub(super) healthy: bool,
     /// The service has to be started, restarted or enabled, or waited for.
-    run: Option<Vec<Change>>,
+    pub(super) run: Option<Vec<Change>>,
     entry: Entry,
 }
 
@@ -44,7 +49,7 @@ impl Parts {
         parts.into_iter().flatten().flatten().any(|change| !change.what.ends_with(" mode"))
     }
     /// Whether something that runs is interrupted.
-    fn restarts(&self) -> bool {
+    pub(super) fn restarts(&self) -> bool {
         let older = |changes: &Vec<Change>| changes.iter().any(|c| c.new.as_deref() == Some(RESTARTED));
         self.active && self.run.as_ref().is_some_and(|run| self.files_change() || self.images || older(run))
     }
@@ -82,6 +87,7 @@ pub(super) fn parts(
         config: config(round, node, seen, &entry)?,
         unit: unit_changes(node, seen),
         active,
+        healthy: healthy(round, node, seen),
         run: None,
         entry,
     };
@@ -227,7 +233,9 @@ pub(super) fn steps(
 ) -> Result<Vec<Arc<dyn Step>>, Failure> {
     let Some(parts) = all.get(node.name.as_str()) else { return Ok(Vec::new()) };
     let planner = Planner { round, node, parts, all };
-    let mut steps = parts.prepare.clone();
+    planner.check_quorum()?;
+    let mut steps: Vec<Arc<dyn Step>> =
+        parts.prepare.iter().map(|step| planner.after_comebacks(Arc::clone(step))).collect();
     steps.extend(planner.forget());
     steps.extend(planner.token());
     steps.extend(planner.binary());
@@ -240,16 +248,12 @@ pub(super) fn steps(
     Ok(steps)
 }
 
-struct Planner<'a> {
-    round: &'a Round<'a>,
-    node: &'a NodeSpec,
-    parts: &'a Parts,
-    all: &'a BTreeMap<&'a str, Parts>,
-}
-
-/// The milestone: this server runs what it shall run.
-fn server_done(name: &str) -> String {
-    format!("k3s/server/{name}")
+#[derive(Clone, Copy)]
+pub(super) struct Planner<'a> {
+    pub(super) round: &'a Round<'a>,
+    pub(super) node: &'a NodeSpec,
+    pub(super) parts: &'a Parts,
+    pub(super) all: &'a BTreeMap<&'a str, Parts>,
 }
 
 impl Planner<'_> {
@@ -273,7 +277,7 @@ impl Planner<'_> {
         self.node.name == self.round.anchor.name
     }
 
-    fn joins(&self) -> bool {
+    pub(super) fn joins(&self) -> bool {
         matches!(self.parts.entry, Entry::Join(_))
     }
 
@@ -310,14 +314,21 @@ impl Planner<'_> {
     /// Servers are upgraded one after the other: the next one gets its binary when the one before runs with it, so that
     /// a version that does not come up stops at the first, and a server that is started by chance meanwhile starts with
     /// what it ran before. Everybody else, also a node that is only joining now, follows when all of them are done: no
-    /// kubelet is newer than a server.
+    /// kubelet is newer than a server. A member that is down comes first: without it none of the others may go.
     fn after_upgrades(&self, description: StepDescription) -> StepDescription {
         let upgraded = |s: &&NodeSpec| {
             self.round.serves(s)
                 && self.all.get(s.name.as_str()).is_some_and(|p| p.active && p.binary.is_some())
         };
+        let back: Vec<&NodeSpec> = self.comebacks().collect();
+        if back.iter().any(|s| s.name == self.node.name) {
+            // The others wait for it, not the other way round.
+            return description;
+        }
         let before = self.round.env.servers().filter(upgraded).take_while(|s| s.name != self.node.name);
-        before.fold(description, |d, s| d.needs(server_done(&s.name)))
+        let before = before.filter(|s| back.iter().all(|b| b.name != s.name));
+        let before: Vec<&NodeSpec> = back.iter().copied().chain(before).collect();
+        before.into_iter().fold(description, |d, s| d.needs(server_done(&s.name)))
     }
 
     fn binary(&self) -> Option<Arc<dyn Step>> {
@@ -360,7 +371,7 @@ impl Planner<'_> {
     fn config(&self) -> Option<Arc<dyn Step>> {
         let changes = self.parts.config.as_ref()?;
         let mut description = Self::with(self.describe("k3s-config", "Write the k3s config"), changes);
-        if self.joins() {
+        if self.waits_for_api() {
             description = description.needs(API);
         }
         Some(Arc::new(ConfigStep {
@@ -385,9 +396,13 @@ impl Planner<'_> {
         let seconds = if server { 60 } else { 30 };
         let mut description = Self::with(self.describe(id, title), changes).expected_seconds(seconds);
         if self.parts.restarts() {
-            description = description.risk(Risk::Disruptive).lock(DISRUPT);
+            description = description.risk(Risk::Disruptive);
+            if !(server && self.round.env.is_ha() && self.quorum_is_lost()) {
+                description = description.lock(DISRUPT);
+            }
+            description = self.before_interruption().into_iter().fold(description, StepDescription::needs);
         }
-        if self.joins() {
+        if self.waits_for_api() {
             description = description.needs(API);
         }
         let voter = server && self.round.env.is_ha();
@@ -395,7 +410,8 @@ impl Planner<'_> {
             description = description.lock(ETCD_JOIN);
         }
         // While a member of etcd is away no other one may go: also joining and coming back take the turn.
-        if voter && !self.round.founding && !self.parts.restarts() {
+        let alone = self.round.serves(self.node) && self.quorum_is_lost();
+        if voter && !self.round.founding && !self.parts.restarts() && !alone {
             description = description.lock(DISRUPT);
         }
         if server {
@@ -408,6 +424,7 @@ impl Planner<'_> {
             node: self.node.clone(),
             version: self.round.version.clone(),
             voter: voter && !founder,
+            members: self.round.env.servers().filter(|s| self.round.serves(s)).count(),
             // The server that makes the API has nobody to ask about itself before its API step.
             registered: !founder,
         }))

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+mod quorum;
+
 use async_trait::async_trait;
 use rstest::rstest;
 use secrecy::SecretString;
@@ -150,6 +152,7 @@ fn running(cluster: &K3sCluster, node: &NodeSpec) -> NodeFacts {
     let store = if env.is_ha() { Datastore::Etcd } else { Datastore::Sqlite };
     let owner = |is: bool| if is { UnitOwner::Ours } else { UnitOwner::Nobody };
     let k3s = K3sNode {
+        clusters: vec!["home".to_owned()],
         version: Some(VERSION.parse().unwrap()),
         datastore: server.then_some(store),
         server_data: server,
@@ -191,7 +194,7 @@ fn converged(cluster: &K3sCluster) -> K3sFacts {
     };
     let system = K3sSpec::default().system_deployments().iter().filter_map(workload).collect();
     let nodes = cluster.nodes().iter().map(object).collect();
-    K3sFacts { api: Some(ApiFacts { failing: vec![], nodes, system }), ..facts(cluster, running) }
+    K3sFacts { api: Some(ApiFacts { nodes, system, ..ApiFacts::default() }), ..facts(cluster, running) }
 }
 
 fn up<'a>(facts: &'a mut K3sFacts, node: &str) -> &'a mut NodeFacts {
@@ -482,6 +485,10 @@ fn registries_that_we_wrote_go_with_their_section_and_those_of_others_stay() {
 #[case::rotated_token("node1", |n: &mut NodeFacts| n.k3s.token = Some(proof("rotated")), true, None)]
 #[case::moved_server("node2", |n: &mut NodeFacts| n.k3s.entry = Some(EntrySeen::Join("https://10.0.0.9:6443".to_owned())), true, None)]
 #[case::adopted("node1", |n: &mut NodeFacts| n.k3s.server_unit = UnitOwner::Installer, true, None)]
+#[case::lost_state("node1", |_: &mut NodeFacts| {}, false, None)]
+#[case::other_name("node2", |n: &mut NodeFacts| n.k3s.clusters = vec!["lab".to_owned()], false, Some("set up for the cluster `lab`"))]
+#[case::other_name_and_our_ca("node2", |n: &mut NodeFacts| n.k3s.clusters = vec!["lab".to_owned()], true, None)]
+#[case::no_name("node1", |n: &mut NodeFacts| n.k3s.clusters.clear(), false, Some("not set up from this state folder"))]
 #[case::left_behind("node2", |_: &mut NodeFacts| {}, false, None)]
 #[case::half_removed("node1", |n: &mut NodeFacts| n.k3s = K3sNode { leftovers: vec![paths::BINARY.to_owned()], ..K3sNode::default() }, false, None)]
 fn only_a_k3s_of_this_cluster_is_taken_down(

@@ -76,3 +76,25 @@ impl Step for BackInCluster {
         self.step.limit().max(Duration::from_secs(600))
     }
 }
+
+/// A step that starts only when others reached what it needs.
+pub(crate) struct After {
+    pub(crate) step: Arc<dyn Step>,
+    pub(crate) needs: Vec<String>,
+}
+
+#[async_trait]
+impl Step for After {
+    fn describe(&self) -> StepDescription {
+        self.needs.iter().fold(self.step.describe(), |description, need| description.needs(need))
+    }
+    async fn apply(&self, cx: &StepContext) -> Result<(), Failure> {
+        self.step.apply(cx).await
+    }
+    async fn verify(&self, cx: &StepContext) -> Result<Verdict, Failure> {
+        self.step.verify(cx).await
+    }
+    fn limit(&self) -> Duration {
+        self.step.limit()
+    }
+}

@@ -64,6 +64,9 @@ impl Step for ConfigStep {
     async fn apply(&self, cx: &StepContext) -> Result<(), Failure> {
         let file = self.file(cx).await?;
         let host = self.env.hosts.host(&self.node.name).await?;
+        // First whose it is: nobody else's teardown shall take it for its own.
+        let cluster = format!("{}\n", self.env.name);
+        host.ensure_file(&RemoteFile::new(paths::CLUSTER, cluster.as_bytes())).await?;
         host.ensure_file(&RemoteFile::secret(paths::CONFIG, file.bytes())).await.map(drop)
     }
 

@@ -11,7 +11,7 @@ mod token;
 use sha2::{Digest, Sha256};
 
 pub(crate) use api::ApiStep;
-pub(crate) use back::BackInCluster;
+pub(crate) use back::{After, BackInCluster};
 pub(crate) use binary::{Binary, Images, binary_record};
 pub(crate) use files::{ConfigStep, RegistriesTask, UnitTask};
 pub(crate) use forget::ForgetNode;

@@ -12,8 +12,9 @@ use turingpi_bmc::{PerSlot, Power, Slot, Transfer};
 use turingpi_cluster::{
     Boards, FetchOptions, Fetcher, ImageSpec, Sha256, SlotRecord, SlotRef, Source,
     imaging::{
-        AfterFlash, BoardFacts, FlashContext, FlashReason, FlashSource, Neighbours, flash_step_id,
-        flash_steps, last_flash, leftover_power, restore_power, restore_power_step, set_power, to_power_off,
+        AfterFlash, BoardFacts, FlashContext, FlashQueue, FlashReason, FlashSource, Neighbours, bystanders,
+        flash_step_id, flash_steps, last_flash, leftover_power, restore_power, restore_power_step, set_power,
+        stand_by_step_named,
     },
 };
 use turingpi_engine::{
@@ -21,7 +22,7 @@ use turingpi_engine::{
     Reconcile, Stage, State, StateStore as _, StepContext, Subject, Summary,
 };
 
-use super::{BoardDesk, OpenBoard};
+use super::{BoardDesk, Occupant, OpenBoard};
 
 /// What to flash, and where.
 #[derive(Debug, Clone)]
@@ -67,6 +68,15 @@ pub enum SlotState {
     Untouched,
     /// Unknown: a flash was begun and did not end.
     HalfWritten,
+}
+
+/// What a flash would do.
+#[derive(Debug, Clone)]
+pub struct FlashPlan {
+    /// The steps.
+    pub preview: Preview,
+    /// Slots that are not flashed, run now, and are off meanwhile, because a flash of this board might hit them.
+    pub interrupted: Vec<Occupant>,
 }
 
 /// A flash that was prepared: plan it, run it, and ask how the slots are.
@@ -139,13 +149,24 @@ async fn digest_of(source: &FlashSource, fetcher: &Fetcher) -> Result<Option<Sha
 }
 
 impl Flash<'_> {
-    /// What would be done.
+    /// What would be done, and who else is cut meanwhile.
     ///
     /// # Errors
     /// `Unreachable` and others when a board cannot be looked at.
-    pub async fn plan(&self) -> Result<Preview, Failure> {
+    pub async fn plan(&self) -> Result<FlashPlan, Failure> {
         let sink = Arc::new(|_: &turingpi_engine::Event| {});
-        self.executor(sink, &Cancellation::new()).preview(&self.target).await
+        let preview = self.executor(sink, &Cancellation::new()).preview(&self.target).await?;
+        let mut interrupted = Vec::new();
+        if !preview.is_empty() {
+            let (state, _) = self.desk.store.load().await?;
+            let facts = self.target.observe(&self.desk.silent_context()).await?;
+            for board in &self.target.boards {
+                let Some(facts) = facts.get(board.name()) else { continue };
+                let slots = self.target.interrupted(board, facts, &state)?;
+                interrupted.extend(self.desk.occupants(board, &slots).await);
+            }
+        }
+        Ok(FlashPlan { preview, interrupted })
     }
 
     /// Does it. Slots of one board are written one after the other, those of several boards side by side; a slot boots
@@ -258,9 +279,6 @@ impl Reconcile for Target {
         let mut lanes = Vec::new();
         for board in &self.boards {
             let Some(facts) = facts.get(board.name()) else { continue };
-            if let Some(step) = restore_power_step(board.name(), state, &self.clients) {
-                lanes.push(Lane { subject: Subject::board(board.name()), steps: vec![step] });
-            }
             lanes.extend(self.board(board, facts, state)?);
         }
         Ok(Plan { stages: vec![Stage { title: "Flash".to_owned(), lanes }] })
@@ -268,40 +286,74 @@ impl Reconcile for Target {
 }
 
 impl Target {
-    /// One lane a slot that is still to be flashed, in order: the lock on the board's one transfer serves them so.
-    fn board(&self, board: &OpenBoard, facts: &BoardFacts, state: &State) -> Result<Vec<Lane>, Failure> {
+    /// The slots of a board that are still to be flashed.
+    fn open(&self, board: &OpenBoard, state: &State) -> Result<Vec<SlotRef>, Failure> {
         let mut open = Vec::new();
         for slot in &self.request.slots {
             let place = board.place(*slot);
-            let fresh = last_flash(state, &place)?;
-            if !self.held.contains(&place) && self.before.get(&place) == Some(&fresh) {
+            let now = last_flash(state, &place)?;
+            if !self.held.contains(&place) && self.before.get(&place) == Some(&now) {
                 open.push(place);
             }
         }
-        let neighbours = Neighbours {
+        Ok(open)
+    }
+
+    /// What the plan knows of the other slots: who stands by without power, and how many flashes are to come.
+    fn neighbours(
+        &self,
+        board: &OpenBoard,
+        open: &[SlotRef],
+        facts: &BoardFacts,
+        state: &State,
+    ) -> Result<Neighbours, Failure> {
+        let mut neighbours = Neighbours {
             running: self.request.keep_on.iter().map(|slot| board.place(*slot)).collect(),
             flashed_too: open.iter().cloned().collect(),
+            queue: FlashQueue::new(open.iter().cloned()),
+            ..Neighbours::default()
         };
+        neighbours.announced = bystanders(board.name(), facts, state, &neighbours)?;
+        Ok(neighbours)
+    }
+
+    /// Slots beside those to be flashed that run and are off meanwhile.
+    fn interrupted(
+        &self,
+        board: &OpenBoard,
+        facts: &BoardFacts,
+        state: &State,
+    ) -> Result<Vec<Slot>, Failure> {
+        let open = self.open(board, state)?;
+        let announced = self.neighbours(board, &open, facts, state)?.announced;
+        Ok(announced
+            .into_iter()
+            .map(|place| place.slot)
+            .filter(|slot| facts.power[*slot] == Power::On)
+            .collect())
+    }
+
+    /// One lane a slot that is still to be flashed, in order: the lock on the board's one transfer serves them so.
+    fn board(&self, board: &OpenBoard, facts: &BoardFacts, state: &State) -> Result<Vec<Lane>, Failure> {
+        let open = self.open(board, state)?;
+        let neighbours = self.neighbours(board, &open, facts, state)?;
+        let name = |place: &SlotRef| Some(board.occupant(place.slot));
         let mut lanes = Vec::new();
-        for (index, place) in open.iter().enumerate() {
+        let power = stand_by_step_named(board.name(), &name, &neighbours, &self.clients)
+            .or_else(|| restore_power_step(board.name(), state, &self.clients));
+        if let Some(step) = power {
+            lanes.push(Lane { subject: Subject::board(board.name()), steps: vec![step] });
+        }
+        for place in &open {
             let name = board.occupant(place.slot);
             let doubt = state.in_doubt.contains_key(&flash_step_id(&name));
-            let interrupted = match facts.about.may_flash_another_slot() {
-                true => to_power_off(place, &facts.power, state, &neighbours, "")?,
-                false => Vec::new(),
-            };
             let context = FlashContext {
                 boards: self.clients.clone(),
                 hosts: None,
                 fetcher: self.fetcher.clone(),
                 reason: if doubt { FlashReason::InDoubt } else { FlashReason::Requested },
                 neighbours: neighbours.clone(),
-                interrupted: interrupted
-                    .into_iter()
-                    .filter(|slot| !neighbours.flashed_too.contains(&board.place(*slot)))
-                    .collect(),
-                // They go off again for the next slot: what would they come on for?
-                restore_after: index + 1 == open.len(),
+                certain: !doubt,
                 emmc_bytes: self.request.emmc_bytes,
             };
             let steps = flash_steps(&name, place, &self.request.source, self.request.after, &context);

@@ -28,7 +28,7 @@ pub use desk::{BoardChoice, BoardDesk, Certificate, OpenBoard};
 pub use discover::{Discovery, Found, discover};
 pub use effects::Occupant;
 pub use firmware::{Activated, FirmwareRequest, Staged, reboot_effect};
-pub use flash::{Flash, FlashRequest, SlotEnd, SlotState};
+pub use flash::{Flash, FlashPlan, FlashRequest, SlotEnd, SlotState};
 pub use watch::{
     BoardSnapshot, BoardWatch, BootStage, BootState, PowerAction, SlotSnapshot, TransferSnapshot, Trouble,
     Wanted, WatchEvent, WatchOptions, address_in, boot_stage,

@@ -6,7 +6,10 @@ use std::{
     str::FromStr,
 };
 
-use turingpi_cluster::{Role, SlotRef};
+use turingpi_cluster::{
+    Role, SlotRef,
+    images::{Catalogue, DigestSource},
+};
 use turingpi_engine::Failure;
 use turingpi_ssh::JumpSpec;
 
@@ -14,6 +17,7 @@ use super::{
     Document,
     diagnostic::{Diagnostic, did_you_mean, one_of},
     model::{HostKeys, Node, Ssh},
+    registries,
 };
 
 /// All mistakes of meaning.
@@ -26,6 +30,7 @@ pub(crate) fn check(document: &Document) -> Vec<Diagnostic> {
     nodes(document, &mut found);
     ssh(&document.ssh, "ssh", &mut found);
     networks(document, &mut found);
+    registries::check(document, &mut found);
     first_boot(document, &mut found);
     found
 }
@@ -133,8 +138,21 @@ fn boards(document: &Document, found: &mut Vec<Diagnostic>) {
 }
 
 fn images(document: &Document, found: &mut Vec<Diagnostic>) {
+    let catalogue = Catalogue::embedded().ok();
     for (image, spec) in &document.images {
         let path = format!("images.{image}");
+        if let Some(entry) = catalogue.as_ref().and_then(|c| c.find(&spec.source))
+            && entry.digest == DigestSource::FirstUse
+            && spec.sha256.is_none()
+        {
+            found.push(
+                Diagnostic::error(&path, format!("nobody publishes a digest of image `{}`", spec.source))
+                    .help(format!(
+                        "run `turingpi image pull {}`, compare, and write the `sha256` it shows here",
+                        spec.source
+                    )),
+            );
+        }
         let url = spec.source.contains("://");
         if url && !(spec.source.starts_with("https://") || spec.source.starts_with("http://")) {
             found.push(

@@ -7,6 +7,7 @@
 mod check;
 mod diagnostic;
 mod model;
+pub(crate) mod registries;
 mod shape;
 mod source;
 

@@ -180,12 +180,26 @@ pub enum HostKeys {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Image {
-    /// A path, relative to the document, or an `http(s)` URL; raw or `.xz`.
+    /// A path, relative to the document, an `http(s)` URL, or a name that `turingpi image list` shows; raw or `.xz`. A
+    /// file that has such a name is written `./name`.
     pub source: String,
-    /// SHA-256 of the file as it is, 64 hex digits. Required for URLs.
+    /// SHA-256 of the file as it is, 64 hex digits. Required for URLs, and for names without a published digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9a-fA-F]{64}$"))]
     pub sha256: Option<String>,
+    /// The login it is delivered with, where that is not Armbian's `root`/`1234` or Ubuntu's `ubuntu`/`ubuntu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<ImageLogin>,
+}
+
+/// A login that an image is delivered with. The first boot gives that user another password.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ImageLogin {
+    /// The user; one who may use sudo.
+    pub username: String,
+    /// Where the password comes from.
+    pub password: SecretSource,
 }
 
 /// One node.

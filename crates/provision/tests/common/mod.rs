@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use turingpi_provision::{
     Environment, Intent, Planned, Provision, SecretProvider, TeardownIntent,
+    bmc::{BmcClient as _, HttpBmcClient, PerSlot, Power, Slot, Trust},
     cluster::{
         Endpoint, Role,
         kube::{ClusterApi, KubeRsApi},
@@ -59,6 +60,8 @@ pub(crate) struct Plan {
     pace: Pace,
     durations: Durations,
     releases: Vec<String>,
+    image: OsImage,
+    strangers: Vec<NodePlan>,
 }
 
 /// A simulation, the document that leads to it, and a state folder.
@@ -104,6 +107,8 @@ pub(crate) fn world(yaml: &str) -> Plan {
         pace: Pace::scaled(0.0001),
         durations: Durations::default(),
         releases: Vec::new(),
+        image: OsImage::armbian().with_size(IMAGE_BYTES),
+        strangers: Vec::new(),
     }
 }
 
@@ -121,8 +126,19 @@ impl Plan {
         change(&mut self.durations);
         self
     }
+    /// A node that the document does not name.
+    pub(crate) fn stranger(mut self, node: NodePlan) -> Self {
+        self.strangers.push(node);
+        self
+    }
     pub(crate) fn release(mut self, tag: &str) -> Self {
         self.releases.push(tag.to_owned());
+        self
+    }
+
+    /// Another image than Armbian is served as every image.
+    pub(crate) fn image(mut self, image: OsImage) -> Self {
+        self.image = image.with_size(IMAGE_BYTES);
         self
     }
 
@@ -134,14 +150,29 @@ impl Plan {
         if self.yaml.contains("board1/") {
             text.push_str("boards: { board1: { bmc: 10.10.88.70, credentials: { password: prompt } } }\n");
         }
-        if self.yaml.contains("image:") {
+        if self.yaml.contains("image:") && !self.yaml.contains("images:") {
             text.push_str("images: { armbian: { source: ./armbian.img.xz } }\n");
         }
         text.push_str("ssh: { identity: id_ed25519, agent: false }\n");
         text.push_str(&self.yaml);
         let (document, _) = document::load(&text).unwrap_or_else(|m| panic!("{text}\n{:?}", m.0));
+        self.start_document(document).await
+    }
+
+    /// A world for a document as it stands, with the logins of the simulation.
+    pub(crate) async fn start_document(self, mut document: Document) -> World {
+        let user = document.ssh.user.clone();
+        document.ssh = Ssh { identity: Some("id_ed25519".into()), agent: Some(false), ..Ssh::default() };
+        for node in &mut document.nodes {
+            let own = node.ssh.take().unwrap_or_default();
+            // What is reached through another host is reached directly here.
+            node.ssh = Some(Ssh { user: own.user.clone().or(user.clone()), jump: Vec::new(), ..own });
+        }
         let key = SshKey::generate().unwrap();
         let mut builder = self.build(&document, &key);
+        if let Some(channel) = &document.channel {
+            builder = builder.k3s_release("v1.35.5+k3s1").k3s_channel(channel, "v1.35.5+k3s1");
+        }
         for tag in &self.releases {
             builder = builder.k3s_release(tag);
         }
@@ -171,8 +202,11 @@ impl Plan {
             }
             builder = builder.node((self.tweak)(plan));
         }
+        for stranger in &self.strangers {
+            builder = builder.node(stranger.clone());
+        }
         for image in document.images.keys() {
-            builder = builder.image(image, OsImage::armbian().with_size(IMAGE_BYTES));
+            builder = builder.image(image, self.image.clone());
         }
         if let Some(version) = &document.version {
             builder = builder.k3s_release(version);
@@ -192,26 +226,18 @@ fn timing() -> Timing {
     }
 }
 
-/// The document with its endpoints and credentials replaced by those of the simulation.
-fn lead(mut document: Document, simulation: &Simulation, folder: &Path) -> Document {
+/// The document with its endpoints replaced by those of the simulation.
+pub(crate) fn at_endpoints(mut document: Document, simulation: &Simulation) -> Document {
     let endpoints = simulation.endpoints();
-    let password = || SecretSource::File(folder.join("password"));
     for (name, board) in &mut document.boards {
-        let endpoint = &endpoints.boards[name];
-        board.bmc.clone_from(&endpoint.url);
-        board.credentials = BoardCredentials { username: endpoint.username.clone(), password: password() };
+        board.bmc.clone_from(&endpoints.boards[name].url);
     }
     let mut api = None;
     for node in &mut document.nodes {
         let endpoint = &endpoints.nodes[&node.name];
         let own = node.ssh.take().unwrap_or_default();
-        let sudo = own.user.as_ref().is_some_and(|u| u != "root");
-        node.ssh = Some(Ssh {
-            host: Some(endpoint.ssh.ip().to_string()),
-            port: Some(endpoint.ssh.port()),
-            sudo_password: sudo.then(password),
-            ..own
-        });
+        let (host, port) = (Some(endpoint.ssh.ip().to_string()), Some(endpoint.ssh.port()));
+        node.ssh = Some(Ssh { host, port, ..own });
         if node.role == Role::ControlPlane && api.is_none() {
             api = Some(Endpoint::new(endpoint.kube.ip().to_string(), endpoint.kube.port()));
         }
@@ -227,13 +253,45 @@ fn lead(mut document: Document, simulation: &Simulation, folder: &Path) -> Docum
     document
 }
 
-fn private(path: &Path, text: &str) {
+/// The same with the simulation's credentials, which lie in `folder`.
+fn lead(document: Document, simulation: &Simulation, folder: &Path) -> Document {
+    let mut document = at_endpoints(document, simulation);
+    let endpoints = simulation.endpoints();
+    let password = || SecretSource::File(folder.join("password"));
+    for (name, board) in &mut document.boards {
+        let username = endpoints.boards[name].username.clone();
+        board.credentials = BoardCredentials { username, password: password() };
+    }
+    for ssh in document.nodes.iter_mut().filter_map(|node| node.ssh.as_mut()) {
+        let sudo = ssh.user.as_ref().is_some_and(|user| user != "root");
+        ssh.sudo_password = sudo.then(password);
+    }
+    document
+}
+
+/// Writes a file that is nobody else's.
+pub(crate) fn private(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
+/// Every file below a folder.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
+}
+
 impl World {
+    /// The folder that paths of the document begin in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.folder.path().join("state")
     }
@@ -259,8 +317,8 @@ impl World {
     pub(crate) async fn open(&self) -> Provision {
         self.try_open().await.unwrap()
     }
-    pub(crate) async fn try_open(&self) -> Result<Provision, Failure> {
-        let environment = Environment {
+    pub(crate) fn environment(&self) -> Environment {
+        Environment {
             base: self.folder.path().to_owned(),
             home: None,
             state_dir: self.state_dir(),
@@ -270,8 +328,10 @@ impl World {
             timing: self.timing.clone(),
             owner: "me@here".to_owned(),
             version: "0.0.0".to_owned(),
-        };
-        Provision::open(self.document.clone(), environment).await
+        }
+    }
+    pub(crate) async fn try_open(&self) -> Result<Provision, Failure> {
+        Provision::open(self.document.clone(), self.environment()).await
     }
 
     pub(crate) async fn plan(&self) -> Result<Planned, Failure> {
@@ -355,6 +415,18 @@ impl World {
             let view = kube.store().get(&Gvr::NODES, None, &node.name).unwrap();
             assert_eq!(condition(&view, "Ready"), Some("True"), "{}", node.name);
         }
+    }
+    /// Somebody else switches a slot of `board1`.
+    pub(crate) async fn switch(&self, slot: u8, power: Power) {
+        let endpoint = &self.simulation.endpoints().boards["board1"];
+        let client = HttpBmcClient::builder(endpoint.url.parse().unwrap())
+            .credentials(USER, SecretString::from(PASSWORD))
+            .trust(Trust::first_use(|_| true))
+            .build()
+            .unwrap();
+        let mut change = PerSlot::new([None; 4]);
+        change[Slot::try_from(slot).unwrap()] = Some(power);
+        client.set_power(&change).await.unwrap();
     }
     /// A Kubernetes client made from the kubeconfig that was written.
     pub(crate) async fn kube(&self) -> impl ClusterApi + use<> {

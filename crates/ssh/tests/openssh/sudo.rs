@@ -5,7 +5,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use russh::MethodKind;
@@ -17,7 +16,7 @@ use turingpi_ssh::{
 
 use crate::{
     small_server::{Manners, SmallServer},
-    stopping::{FAMILY, gone, pids, runs},
+    stopping::{FAMILY, gone, past_its_limit, pids, runs},
 };
 
 const ID: &str = "#!/bin/sh\n[ \"$*\" != -u ] || { if [ -n \"${FAKE_ROOT:-}\" ]; then echo 0; else echo 1000; fi; exit 0; }\nexec /usr/bin/id \"$@\"\n";
@@ -249,8 +248,8 @@ async fn stops(kind: &str, password: Option<&str>) {
     let world = World::new(kind).await;
     let client = world.client(password).await;
     let list = world.path("pids");
-    let command = as_root(FAMILY).arg(list.to_str().unwrap()).limit(Duration::from_millis(1500));
-    let error = client.run(&command).await.unwrap_err();
+    let command = |limit| as_root(FAMILY).arg(list.to_str().unwrap()).limit(limit);
+    let (error, _) = past_its_limit(&client, &list, command).await;
     assert!(matches!(error, SshError::CommandLimit { .. }), "{kind}: {error:?}");
     assert!(!pids(&list).iter().any(|pid| runs(pid)), "{kind}: nothing runs any more");
     gone(&list).await;

@@ -4,6 +4,7 @@ use std::{fs, net::IpAddr, time::Duration};
 
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
+use turingpi_testkit::kubelet::{self, NodeReport};
 
 use crate::{client, config::Config, files, log};
 
@@ -21,11 +22,6 @@ pub(crate) struct Kubelet<'a> {
     pub(crate) server: bool,
     /// The server keeps its data in etcd, so its Node says whether it votes.
     pub(crate) voter: bool,
-}
-
-fn now() -> String {
-    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
-    time::OffsetDateTime::now_utc().format(&format).unwrap_or_default()
 }
 
 impl Kubelet<'_> {
@@ -90,42 +86,18 @@ impl Kubelet<'_> {
                 Ok(_) => {}
                 Err(message) => log::error(&format!("Error updating node status: {message}")),
             }
+            if let Err(message) = self.renew().await {
+                log::error(&format!("Failed to update lease: {message}"));
+            }
             tokio::time::sleep(HEARTBEAT).await;
         }
     }
 
     async fn report(&self, ready: bool) -> Result<StatusCode, String> {
-        let at = now();
-        let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({"type": kind, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": at});
-        let mut conditions = vec![
-            condition(
-                "MemoryPressure",
-                "False",
-                "KubeletHasSufficientMemory",
-                "kubelet has sufficient memory available",
-            ),
-            condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            condition(
-                "PIDPressure",
-                "False",
-                "KubeletHasSufficientPID",
-                "kubelet has sufficient PID available",
-            ),
-            if ready {
-                condition("Ready", "True", "KubeletReady", "kubelet is posting ready status")
-            } else {
-                condition(
-                    "Ready",
-                    "False",
-                    "KubeletNotReady",
-                    "container runtime network not ready: cni plugin not initialized",
-                )
-            },
-        ];
-        if self.voter {
-            let message = "Node is a voting member of the etcd cluster";
-            conditions.push(condition("EtcdIsVoter", "True", "MemberNotLearner", message));
-        }
+        let at = kubelet::now();
+        let voter = self.voter.then_some(true);
+        let conditions: Vec<Value> =
+            kubelet::conditions(ready, voter).iter().map(|condition| condition.value(&at)).collect();
         let patch = json!({"status": {
             "conditions": conditions, "nodeInfo": self.info(),
             "addresses": [{"type": "InternalIP", "address": self.address.to_string()}, {"type": "Hostname", "address": self.name}],
@@ -149,25 +121,6 @@ impl Kubelet<'_> {
     }
 
     async fn object(&self) -> Result<Value, String> {
-        let arch = architecture();
-        let mut labels = json!({
-            "beta.kubernetes.io/arch": arch, "beta.kubernetes.io/os": "linux", "kubernetes.io/arch": arch,
-            "kubernetes.io/os": "linux", "kubernetes.io/hostname": self.name, "node.kubernetes.io/instance-type": "k3s"
-        });
-        let roles: &[&str] = match (self.server, self.voter) {
-            (true, true) => &["control-plane", "master", "etcd"],
-            (true, false) => &["control-plane", "master"],
-            (false, _) => &[],
-        };
-        if let Some(map) = labels.as_object_mut() {
-            map.extend(
-                roles.iter().map(|role| (format!("node-role.kubernetes.io/{role}"), Value::from("true"))),
-            );
-            for label in self.config.list("node-label") {
-                let (key, value) = label.split_once('=').unwrap_or((&label, ""));
-                map.insert(key.to_owned(), value.into());
-            }
-        }
         let (_, nodes) = self.call(Method::GET, "/api/v1/nodes", "", None).await?;
         let taken: Vec<&str> = nodes
             .get("items")
@@ -182,23 +135,39 @@ impl Kubelet<'_> {
         let free = (0..255).map(|n| format!("{base}.{n}.0/24")).find(|c| !taken.contains(&c.as_str()));
         let cidr = free.ok_or("no range is left for pods")?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let resources = json!({"cpu": cores.to_string(), "memory": "8000000Ki", "pods": "110", "ephemeral-storage": "28Gi"});
-        let taints: Vec<Value> = self
-            .config
-            .list("node-taint")
-            .iter()
-            .filter_map(|taint| {
-                let (rest, effect) = taint.rsplit_once(':')?;
-                let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
-                Some(json!({"key": key, "value": value, "effect": effect}))
-            })
-            .collect();
-        Ok(json!({
-            "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": self.name, "labels": labels, "annotations": {"k3s.io/internal-ip": self.address.to_string()}},
-            "spec": {"podCIDR": cidr, "podCIDRs": [cidr], "providerID": format!("k3s://{}", self.name), "taints": taints},
-            "status": {"capacity": resources, "allocatable": resources, "nodeInfo": self.info()}
-        }))
+        let report = NodeReport {
+            name: self.name.clone(),
+            address: self.address,
+            arch: architecture().to_owned(),
+            server: self.server,
+            etcd_voter: self.voter.then_some(true),
+            labels: self.config.list("node-label"),
+            taints: self.config.list("node-taint"),
+            pod_cidr: cidr,
+            cores: cores.try_into().unwrap_or(1),
+            memory_kib: 8_000_000,
+            max_pods: 110,
+            info: self.info(),
+        };
+        report.object()
+    }
+
+    /// Shows that the node lives, with its Lease.
+    async fn renew(&self) -> Result<(), String> {
+        let (status, node) = self.call(Method::GET, &self.path(""), "", None).await?;
+        if !status.is_success() {
+            return Ok(());
+        }
+        let uid = node.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        let lease = kubelet::lease(&self.name, uid);
+        let all = format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", kubelet::LEASE_NAMESPACE);
+        let kind = "application/merge-patch+json";
+        let (status, _) =
+            self.call(Method::PATCH, &format!("{all}/{}", self.name), kind, Some(&lease)).await?;
+        if status == StatusCode::NOT_FOUND {
+            self.call(Method::POST, &all, "application/json", Some(&lease)).await?;
+        }
+        Ok(())
     }
 }
 

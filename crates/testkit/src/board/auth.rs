@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::{
     humantime,
+    profile::Profile,
     wire::{AnswerBody, bare, with},
 };
 
@@ -28,6 +29,8 @@ pub(crate) struct Auth {
     username: String,
     password: String,
     bans_callers: bool,
+    /// The fork answers 429 to who is banned.
+    tells_wait: bool,
     tokens: HashMap<String, Duration>,
     penalties: HashMap<String, Penalty>,
 }
@@ -75,20 +78,33 @@ enum Scheme {
 }
 
 impl Auth {
-    pub(crate) fn new(username: &str, password: &str, bans_callers: bool) -> Self {
+    pub(crate) fn new(username: &str, password: &str, profile: Profile) -> Self {
         Self {
             username: username.to_owned(),
             password: password.to_owned(),
-            bans_callers,
+            bans_callers: profile.bans(),
+            tells_wait: profile.is_fork(),
             tokens: HashMap::new(),
             penalties: HashMap::new(),
         }
     }
     /// What a restart of the daemon does.
-    pub(crate) fn forget_all(&mut self, bans_callers: bool) {
+    pub(crate) fn forget_all(&mut self, profile: Profile) {
         self.tokens.clear();
         self.penalties.clear();
-        self.bans_callers = bans_callers;
+        self.bans_callers = profile.bans();
+        self.tells_wait = profile.is_fork();
+    }
+    pub(crate) fn set_password(&mut self, password: &str) {
+        password.clone_into(&mut self.password);
+    }
+    /// Whether this is the login.
+    pub(crate) fn is_login(&self, username: &str, password: &str) -> bool {
+        username == self.username && password == self.password
+    }
+    /// Whether the login is the one that every board is shipped with.
+    pub(crate) fn is_factory(&self) -> bool {
+        (self.username.as_str(), self.password.as_str()) == ("root", "turing")
     }
     /// Forgets the token of this request, as a restart would.
     pub(crate) fn forget_token(&mut self, headers: &HeaderMap) {
@@ -118,7 +134,22 @@ impl Auth {
                 );
                 with(bare(StatusCode::OK, body), HeaderName::from_static("x-auth-token"), token)
             }
-            Err(refusal) => bare(StatusCode::FORBIDDEN, refusal.to_string()),
+            Err(refusal) => {
+                self.wait(&refusal).unwrap_or_else(|| bare(StatusCode::FORBIDDEN, refusal.to_string()))
+            }
+        }
+    }
+    /// The fork's answer to who is banned: no challenge, and the time to wait.
+    fn wait(&self, refusal: &Refusal) -> Option<Response<AnswerBody>> {
+        match refusal {
+            Refusal::Banned(left) if self.tells_wait => {
+                // The rest of a second is a second to wait.
+                let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+                let text = Refusal::Banned(Duration::from_secs(seconds)).to_string();
+                let answer = bare(StatusCode::TOO_MANY_REQUESTS, text);
+                Some(with(answer, header::RETRY_AFTER, seconds.to_string()))
+            }
+            _ => None,
         }
     }
     fn try_login(&mut self, peer: &str, body: &[u8], now: Duration) -> Result<(String, String), Refusal> {
@@ -132,14 +163,22 @@ impl Auth {
         Ok((token, login.username))
     }
 
-    /// The refusal a request gets; `None` lets it in.
+    /// The refusal a request gets; `None` lets it in. `token` is one that came by another way than the header.
     pub(crate) fn refuse(
         &mut self,
         peer: &str,
         headers: &HeaderMap,
+        token: Option<&str>,
         now: Duration,
     ) -> Option<Response<AnswerBody>> {
-        let (scheme, refusal) = self.try_admit(peer, headers, now).err()?;
+        let admitted = match token.filter(|_| !headers.contains_key(header::AUTHORIZATION)) {
+            Some(token) => self.check_token(peer, token, now).map_err(|refusal| (Scheme::Bearer, refusal)),
+            None => self.try_admit(peer, headers, now),
+        };
+        let (scheme, refusal) = admitted.err()?;
+        if let Some(answer) = self.wait(&refusal) {
+            return Some(answer);
+        }
         let challenge = match scheme {
             Scheme::Basic => format!(r#"Basic realm="{REALM}""#),
             Scheme::Bearer => {
@@ -188,7 +227,7 @@ impl Auth {
     }
     fn check(&mut self, peer: &str, username: &str, password: &str, now: Duration) -> Result<(), Refusal> {
         self.check_ban(peer, now)?;
-        if username == self.username && password == self.password {
+        if self.is_login(username, password) {
             self.penalties.remove(peer);
             return Ok(());
         }
@@ -215,11 +254,12 @@ impl Auth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::Firmware;
 
     const PEER: &str = "192.168.1.7";
 
     fn auth() -> Auth {
-        Auth::new("root", "turing", true)
+        Auth::new("root", "turing", Profile::of(Firmware::V2_1_0))
     }
     fn fail(auth: &mut Auth, now: Duration) -> Refusal {
         auth.check(PEER, "root", "wrong", now).unwrap_err()
@@ -289,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_first_daemon_does_not_ban() {
-        let mut auth = Auth::new("root", "turing", false);
+        let mut auth = Auth::new("root", "turing", Profile::of(Firmware::V2_0_0));
         for _ in 0..20 {
             assert_eq!(fail(&mut auth, secs(0)), Refusal::Wrong);
         }

@@ -1,6 +1,8 @@
 //! Firmware 1.x: one handler, every answer 200 `text/plain`, pretty-printed JSON with tabs, no login.
 
-use http::{Response, StatusCode};
+use std::time::Duration;
+
+use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
@@ -8,15 +10,24 @@ use super::{
     job,
     legacy::{c_daemon_other, card_free},
     query::Query,
+    query_decode,
     state::{UsbMode, UsbSetting},
-    wire::{Answer, AnswerBody, bare, typed},
+    wire::{Answer, AnswerBody, Hangup, bare, typed},
 };
-use crate::board::{SdCard, daemon::Daemon};
+use crate::board::{
+    Firmware, SdCard,
+    daemon::{Daemon, REBOOT},
+};
+
+/// What the installer takes before the BMC reboots.
+const INSTALL: Duration = Duration::from_secs(30);
 
 const OK: &str = r#"{"response":[{"result":"ok"}]}"#;
 
-pub(super) async fn answer(call: Call) -> Answer {
-    if call.path() != "/api/bmc" {
+pub(super) async fn answer(mut call: Call) -> Answer {
+    // The web server finds its handler by the first word below `/api/` and looks at nothing behind it: a login is asked
+    // for its `opt`, too.
+    if call.path().strip_prefix("/api/").and_then(|rest| rest.split('/').next()) != Some("bmc") {
         return Ok(bare(StatusCode::NOT_FOUND, ""));
     }
     let query = Query::parse(call.raw_query());
@@ -30,6 +41,7 @@ pub(super) async fn answer(call: Call) -> Answer {
             // Nobody answers a type that is not known.
             None => std::future::pending().await,
         },
+        "set" if kind == "firmware" => firmware(&mut call).await,
         "set" => Ok(text(set(&call, &kind, &query).await)),
         _ => Ok(text(error(401, "opt error"))),
     }
@@ -116,14 +128,35 @@ async fn set(call: &Call, kind: &str, query: &Query) -> String {
             }
         }
         "flash" => return format!("{}{OK}", flash(daemon, query).await),
-        "firmware" => {
-            let result = if daemon.plan().sd_card.is_some() { "ok" } else { "err:no sdcard" };
-            return format!(r#"{{"response":[{{"result":"{result}"}}]}}{OK}"#);
-        }
         // network, nodeinfo, sdcard, reboot and whatever is not known: ok, nothing done.
         _ => {}
     }
     OK.to_owned()
+}
+
+/// Takes an upload to the SD card and installs it. The BMC reboots by itself, whether that worked or not.
+async fn firmware(call: &mut Call) -> Answer {
+    let daemon = call.daemon.clone();
+    if daemon.plan().sd_card.is_none() {
+        return Ok(text(format!(r#"{{"response":[{{"result":"err:no sdcard"}}]}}{OK}"#)));
+    }
+    let mut answer = String::new();
+    if call.head.method == Method::POST {
+        let image = job::first_part(&call.head.headers, &mut call.body).await.map_err(|_| Hangup)?;
+        answer.push_str("\r\nVARS:\r\n");
+        for pair in call.raw_query().split('&') {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            answer.push_str(&format!("{}={}\r\n", query_decode(key), query_decode(value)));
+        }
+        // Firmware 2.x comes on an SD card only: this daemon does not install it.
+        let firmware = Firmware::parse_image(&image).filter(|firmware| *firmware == Firmware::V1_1_0);
+        if let Some(firmware) = firmware {
+            daemon.stage(firmware);
+        }
+    }
+    daemon.restart(INSTALL, REBOOT, true);
+    answer.push_str(OK);
+    Ok(text(answer))
 }
 
 /// Writes a file of the SD card while the caller waits.

@@ -5,12 +5,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedMutexGuard, mpsc},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BoardPlan, Clock, Firmware, FlashRecord, Journal, Surroundings, auth::Auth, job::Jobs, profile::Profile,
-    state::Hardware, tls::Identity,
+    Addresses, BoardPlan, Clock, Firmware, FlashRecord, Journal, Surroundings, auth::Auth, job::Jobs,
+    profile::Profile, state::Hardware, tls::Identity,
 };
 use crate::{Module, Uart};
 
@@ -30,7 +33,10 @@ pub(crate) struct Daemon {
     silent: Uart,
     clock: Clock,
     journal: Journal,
-    profile: Mutex<Profile>,
+    firmware: Mutex<Firmware>,
+    addresses: Mutex<Addresses>,
+    /// Where an open door takes a new listener: the API's, and the redirect's if there is one.
+    doors: Mutex<Vec<mpsc::UnboundedSender<TcpListener>>>,
     identity: Mutex<Identity>,
     auth: Mutex<Auth>,
     hardware: Mutex<Hardware>,
@@ -40,6 +46,18 @@ pub(crate) struct Daemon {
     life: Mutex<Life>,
     /// Firmware in the spare slot: it runs after the next reboot.
     staged: Mutex<Option<Firmware>>,
+    comeback: Mutex<Comeback>,
+}
+
+/// How the next restart ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Comeback {
+    /// At the same address.
+    #[default]
+    Here,
+    /// At other ports.
+    Elsewhere,
+    Never,
 }
 
 /// One run of the daemon's process.
@@ -80,17 +98,23 @@ impl Daemon {
         surroundings: Surroundings,
     ) -> std::io::Result<Arc<Self>> {
         let profile = Profile::of(plan.firmware);
+        for module in modules.iter().flatten() {
+            module.uart().resize(profile.uart_ring());
+        }
         let clock = Clock::default();
         Ok(Arc::new(Self {
-            identity: Mutex::new(Identity::generate(plan.key)?),
-            auth: Mutex::new(Auth::new(&plan.username, &plan.password, profile.bans())),
+            identity: Mutex::new(Identity::generate(plan.key, plan.certificate_age)?),
+            auth: Mutex::new(Auth::new(&plan.username, &plan.password, profile)),
             hardware: Mutex::new(Hardware::default()),
             jobs: Jobs::default(),
             flashes: Mutex::default(),
             lock: Arc::default(),
             life: Mutex::new(Life::default()),
             staged: Mutex::new(None),
-            profile: Mutex::new(profile),
+            comeback: Mutex::default(),
+            firmware: Mutex::new(plan.firmware),
+            addresses: Mutex::new(Addresses::NOWHERE),
+            doors: Mutex::default(),
             silent: Uart::new(0),
             journal: Journal::default(),
             clock,
@@ -107,7 +131,19 @@ impl Daemon {
         &self.surroundings
     }
     pub(crate) fn profile(&self) -> Profile {
-        *locked(&self.profile)
+        Profile::of(self.firmware())
+    }
+    /// The firmware that runs.
+    pub(crate) fn firmware(&self) -> Firmware {
+        *locked(&self.firmware)
+    }
+    pub(crate) fn addresses(&self) -> Addresses {
+        *locked(&self.addresses)
+    }
+    /// Takes note of the doors that were opened.
+    pub(super) fn set_doors(&self, addresses: Addresses, doors: Vec<mpsc::UnboundedSender<TcpListener>>) {
+        *locked(&self.addresses) = addresses;
+        *locked(&self.doors) = doors;
     }
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
@@ -127,8 +163,12 @@ impl Daemon {
     pub(crate) fn identity(&self) -> Identity {
         locked(&self.identity).clone()
     }
+    /// A certificate that is not the board's.
+    pub(crate) fn other_identity(&self) -> std::io::Result<Identity> {
+        Identity::generate(self.plan.key, self.plan.certificate_age)
+    }
     pub(crate) fn replace_identity(&self) -> std::io::Result<()> {
-        *locked(&self.identity) = Identity::generate(self.plan.key)?;
+        *locked(&self.identity) = Identity::generate(self.plan.key, self.plan.certificate_age)?;
         Ok(())
     }
     pub(crate) fn flashes(&self) -> Vec<FlashRecord> {
@@ -152,6 +192,18 @@ impl Daemon {
     /// Takes the global lock.
     pub(crate) async fn hold_lock(&self) -> OwnedMutexGuard<()> {
         self.lock.clone().lock_owned().await
+    }
+    /// Decides how the next restart ends.
+    pub(crate) fn come_back(&self, how: Comeback) {
+        *locked(&self.comeback) = how;
+    }
+    /// What runs after the next reboot, if it is not what runs now.
+    pub(crate) fn staged(&self) -> Option<Firmware> {
+        *locked(&self.staged)
+    }
+    /// Drops what is staged.
+    pub(crate) fn keep_firmware(&self) {
+        *locked(&self.staged) = None;
     }
     /// What is staged runs after the next reboot.
     pub(crate) fn stage(&self, firmware: Firmware) {
@@ -223,10 +275,18 @@ impl Daemon {
                 daemon.cut_all().await;
             }
             pace.sleep(away).await;
-            if reboot && let Some(firmware) = locked(&daemon.staged).take() {
-                *locked(&daemon.profile) = Profile::of(firmware);
+            let comeback = std::mem::take(&mut *locked(&daemon.comeback));
+            if comeback == Comeback::Never {
+                return;
             }
-            daemon.auth().forget_all(daemon.profile().bans());
+            if reboot && let Some(firmware) = locked(&daemon.staged).take() {
+                *locked(&daemon.firmware) = firmware;
+            }
+            if comeback == Comeback::Elsewhere {
+                let doors = locked(&daemon.doors).clone();
+                super::door::reopen(&daemon, &doors).await;
+            }
+            daemon.auth().forget_all(daemon.profile());
             daemon.boot_modules().await;
             locked(&daemon.life).up = true;
         });
@@ -243,6 +303,7 @@ impl Daemon {
         true
     }
     fn reboot_cuts_power(&self) -> bool {
-        !self.profile().is_modern() || !self.plan.revision.has_hub()
+        let profile = self.profile();
+        !profile.is_modern() || !(self.plan.revision.has_hub() || profile.is_fork())
     }
 }

@@ -11,18 +11,18 @@ use http::{Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::OwnedMutexGuard,
+    sync::{OwnedMutexGuard, mpsc},
     task::{JoinHandle, JoinSet},
 };
 use tokio_rustls::TlsAcceptor;
 
 use super::{
     Addresses, c_daemon,
-    daemon::{Daemon, REBOOT, RELOAD},
-    legacy, request_line,
+    daemon::Daemon,
+    legacy, serial, strike,
     wire::{self, Answer, AnswerBody, Hangup, RequestBody, bare, typed, with},
 };
-use crate::{Action, Site};
+use crate::{Action, Site, fault::Strike};
 
 /// The web UI's page, which unknown paths get.
 const INDEX: &str =
@@ -32,7 +32,7 @@ const LOGIN_LIMIT: usize = 64 * 1024;
 
 /// Which door a request came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
+pub(super) enum Door {
     /// Port 443, or the only door of the C daemon.
     Api,
     /// Port 80 of bmcd.
@@ -44,8 +44,8 @@ pub(crate) struct Call {
     pub(crate) daemon: Arc<Daemon>,
     pub(crate) head: Parts,
     pub(crate) body: RequestBody,
-    /// Break the connection off after so many bytes of the request's body.
-    pub(crate) cut: Option<u64>,
+    /// What befalls the request's body.
+    pub(crate) trouble: Option<Strike>,
     /// The caller's address.
     peer: IpAddr,
 }
@@ -54,6 +54,9 @@ impl Call {
     pub(crate) fn path(&self) -> &str {
         self.head.uri.path()
     }
+    pub(super) fn peer(&self) -> IpAddr {
+        self.peer
+    }
     /// The query as it stands in the request.
     pub(crate) fn raw_query(&self) -> &str {
         self.head.uri.query().unwrap_or_default()
@@ -61,28 +64,62 @@ impl Call {
 }
 
 /// Opens the doors on ephemeral ports.
-pub(crate) async fn open(daemon: &Arc<Daemon>) -> io::Result<(Addresses, Vec<JoinHandle<()>>)> {
-    let api = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let api_address = api.local_addr()?;
-    let mut doors = vec![tokio::spawn(accept(daemon.clone(), api, Door::Api))];
-    let mut redirect_address = api_address;
-    if !daemon.profile().is_c_daemon() {
-        let redirect = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        redirect_address = redirect.local_addr()?;
-        doors.push(tokio::spawn(accept(daemon.clone(), redirect, Door::Redirect)));
+pub(crate) async fn open(daemon: &Arc<Daemon>) -> io::Result<Vec<JoinHandle<()>>> {
+    let kinds: &[Door] =
+        if daemon.profile().is_c_daemon() { &[Door::Api] } else { &[Door::Api, Door::Redirect] };
+    let (mut tasks, mut senders, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
+    for door in kinds {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        addresses.push(listener.local_addr()?);
+        let (sender, moves) = mpsc::unbounded_channel();
+        senders.push(sender);
+        tasks.push(tokio::spawn(accept(daemon.clone(), listener, moves, *door)));
     }
-    Ok((Addresses { api: api_address, redirect: redirect_address }, doors))
+    daemon.set_doors(addresses_of(&addresses), senders);
+    Ok(tasks)
 }
 
-async fn accept(daemon: Arc<Daemon>, listener: TcpListener, door: Door) {
+/// Opens the doors again, on other ports. A door for which there is none stays where it is.
+pub(super) async fn reopen(daemon: &Daemon, doors: &[mpsc::UnboundedSender<TcpListener>]) {
+    let before = daemon.addresses();
+    let mut addresses = Vec::new();
+    for (door, old) in doors.iter().zip([before.api, before.redirect]) {
+        let fresh = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let fresh = fresh.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let moved = fresh.ok().and_then(|(address, listener)| door.send(listener).is_ok().then_some(address));
+        addresses.push(moved.unwrap_or(old));
+    }
+    daemon.set_doors(addresses_of(&addresses), doors.to_vec());
+}
+
+fn addresses_of(bound: &[SocketAddr]) -> Addresses {
+    let api = bound.first().copied().unwrap_or(Addresses::NOWHERE.api);
+    Addresses { api, redirect: bound.get(1).copied().unwrap_or(api) }
+}
+
+async fn accept(
+    daemon: Arc<Daemon>,
+    mut listener: TcpListener,
+    mut moves: mpsc::UnboundedReceiver<TcpListener>,
+    door: Door,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
+            biased;
+            Some(moved) = moves.recv() => {
+                listener = moved;
+                continue;
+            }
             accepted = listener.accept() => accepted,
             Some(_ended) = connections.join_next() => continue,
         };
-        // A closed daemon's port stays bound, so that no other process gets it; who calls is sent away.
+        // A closed daemon's port stays bound, so that no other process gets it; who calls is sent away. So is who calls
+        // at an address that the board has just left.
+        let Addresses { api, redirect } = daemon.addresses();
+        let at_home = listener.local_addr().is_ok_and(|here| here == api || here == redirect);
         if let Ok((stream, peer)) = accepted
+            && at_home
             && daemon.is_up()
         {
             connections.spawn(connection(daemon.clone(), stream, peer, door));
@@ -92,8 +129,23 @@ async fn accept(daemon: Arc<Daemon>, listener: TcpListener, door: Door) {
 
 async fn connection(daemon: Arc<Daemon>, stream: TcpStream, peer: SocketAddr, door: Door) {
     let network = daemon.network();
-    let secure = door == Door::Api && !daemon.profile().is_c_daemon();
-    let acceptor = secure.then(|| TlsAcceptor::from(daemon.identity().config));
+    let profile = daemon.profile();
+    let mut identity = daemon.identity();
+    if door == Door::Api {
+        let here = Site::BmcConnect { board: Some(daemon.plan().name.clone()) };
+        match daemon.surroundings().faults.strike(&here) {
+            None => {}
+            Some(Action::Delay(time)) => tokio::time::sleep(time).await,
+            Some(Action::Hang) => return network.cancelled().await,
+            Some(Action::WrongHostKey) => match daemon.other_identity() {
+                Ok(other) => identity = other,
+                Err(_) => return,
+            },
+            Some(_) => return,
+        }
+    }
+    let secure = door == Door::Api && !profile.is_c_daemon();
+    let acceptor = secure.then(|| TlsAcceptor::from(identity.speaking(profile.offers_http2())));
     let handler = move |request| handle(daemon.clone(), peer, door, request);
     let served = async {
         match acceptor {
@@ -112,61 +164,15 @@ async fn handle(daemon: Arc<Daemon>, peer: SocketAddr, door: Door, request: Requ
     let (head, body) = request.into_parts();
     let entry = daemon.journal().begin(&head, daemon.clock().now());
     let body = RequestBody::new(body, entry.body_bytes());
-    let call = Call { daemon, head, body, cut: None, peer: peer.ip().to_canonical() };
-    let answer = with_fault(call, door).await;
+    let call = Call { daemon, head, body, trouble: None, peer: peer.ip().to_canonical() };
+    let answer = strike::answer(call, door).await;
     if let Ok(response) = &answer {
         entry.answered(response.status());
     }
     answer
 }
 
-/// Lets a fault strike before, instead of or after the handler.
-async fn with_fault(mut call: Call, door: Door) -> Answer {
-    let line = request_line(call.head.method.as_str(), call.path(), call.raw_query());
-    let here = Site::Bmc { board: Some(call.daemon.plan().name.clone()), request: line };
-    let daemon = call.daemon.clone();
-    let Some(action) = daemon.surroundings().faults.strike(&here) else {
-        return route(call, door).await;
-    };
-    match action {
-        Action::Delay(time) => tokio::time::sleep(time).await,
-        Action::Status(status, text) => return Ok(foreign(status, text)),
-        Action::Fail(_, text) => return Ok(foreign(500, text)),
-        Action::ExpireToken => daemon.auth().forget_token(&call.head.headers),
-        Action::Ban(time) => daemon.ban(&call.peer.to_string(), time),
-        Action::Restart | Action::Reboot => {
-            let reboot = action == Action::Reboot;
-            daemon.restart(std::time::Duration::ZERO, if reboot { REBOOT } else { RELOAD }, reboot);
-            return Err(Hangup);
-        }
-        Action::Replace => daemon.ghost_start(0),
-        Action::Hang => std::future::pending().await,
-        Action::CutAfter(bytes) if call.head.method == Method::POST => call.cut = Some(bytes),
-        Action::CutAfter(bytes) => return Ok(wire::cut_after(route(call, door).await?, bytes)),
-        Action::Corrupt => return Ok(corrupt_answer(route(call, door).await?)),
-        _ => return Err(Hangup),
-    }
-    route(call, door).await
-}
-
-/// An answer that something in front of the daemon gives.
-fn foreign(status: u16, text: String) -> Response<AnswerBody> {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let media = if text.starts_with('<') { "text/html" } else { "text/plain; charset=utf-8" };
-    typed(status, media, text)
-}
-
-/// The answer, cut in the middle and presented as whole.
-fn corrupt_answer(response: Response<AnswerBody>) -> Response<AnswerBody> {
-    let (head, body) = response.into_parts();
-    let body = match body {
-        AnswerBody::Whole(Some(body)) => AnswerBody::Whole(Some(body.slice(..body.len() / 2))),
-        other => other,
-    };
-    Response::from_parts(head, body)
-}
-
-async fn route(call: Call, door: Door) -> Answer {
+pub(super) async fn route(call: Call, door: Door) -> Answer {
     let profile = call.daemon.profile();
     if profile.is_c_daemon() {
         return c_daemon::answer(call).await;
@@ -188,7 +194,14 @@ async fn route(call: Call, door: Door) -> Answer {
         return login(call).await;
     }
     let (peer, now) = (call.peer.to_string(), daemon.clock().now());
-    if let Some(refusal) = daemon.auth().refuse(&peer, &call.head.headers, now) {
+    let token = serial::bearer_of(&call);
+    let refusal = daemon.auth().refuse(&peer, &call.head.headers, token.as_deref(), now);
+    if let Some(refusal) = refusal {
+        return Ok(refusal);
+    }
+    if profile.is_fork()
+        && let Some(refusal) = legacy::refuse_factory_password(&call)
+    {
         return Ok(refusal);
     }
     dispatch(call, profile.has_lock().then_some(guard)).await
@@ -204,7 +217,7 @@ async fn login(mut call: Call) -> Answer {
 fn redirect(call: &Call) -> Response<AnswerBody> {
     let profile = call.daemon.profile();
     let open = if profile.is_modern() { "/info" } else { "/api/bmc/info" };
-    if call.path() == open && call.head.method == Method::GET {
+    if call.path() == open && call.head.method == Method::GET && !profile.is_fork() {
         return legacy::other(&call.daemon).into_response();
     }
     let host = call.head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -232,14 +245,14 @@ async fn dispatch(call: Call, guard: Option<OwnedMutexGuard<()>>) -> Answer {
             Ok(plain(r#"["Running","Running","Running","Running"]"#.to_owned()))
         }
         (Method::GET, ["api", "bmc", "serial", "ws"]) if profile.is_modern() => {
-            call.daemon.surroundings().pace.sleep(std::time::Duration::from_secs(30)).await;
-            Err(Hangup)
+            serial::socket(call, guard).await
         }
         (Method::GET, ["api", "bmc", "upload", _, "cancel"]) if profile.since(2, 0, 3) => {
             call.daemon.jobs().cancel();
             Ok(bare(StatusCode::OK, Bytes::new()))
         }
         (Method::POST, ["api", "bmc", "upload", handle]) => legacy::upload(call, handle, guard).await,
+        _ if profile.is_fork() => legacy::fork_paths(call).await,
         _ if profile.is_modern() => Ok(index()),
         _ => Ok(bare(StatusCode::NOT_FOUND, Bytes::new())),
     }

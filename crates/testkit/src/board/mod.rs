@@ -19,7 +19,9 @@ mod plan;
 mod power;
 mod profile;
 mod query;
+mod serial;
 mod state;
+mod strike;
 mod tls;
 mod view;
 pub(crate) mod wire;
@@ -76,9 +78,9 @@ impl Board {
         surroundings: Surroundings,
     ) -> io::Result<Self> {
         let daemon = Daemon::new(plan, modules, surroundings)?;
-        let (addresses, doors) = door::open(&daemon).await?;
+        let doors = door::open(&daemon).await?;
         daemon.adopt_power();
-        Ok(Self { view: BoardView::new(daemon, addresses), doors })
+        Ok(Self { view: BoardView::new(daemon), doors })
     }
     /// A handle for looking at it and for making things happen to it.
     pub fn view(&self) -> BoardView {
@@ -109,4 +111,12 @@ pub(crate) struct Addresses {
     pub(crate) api: SocketAddr,
     /// Plain HTTP.
     pub(crate) redirect: SocketAddr,
+}
+
+impl Addresses {
+    /// Before the doors are open.
+    const NOWHERE: Self = {
+        let nowhere = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+        Self { api: nowhere, redirect: nowhere }
+    };
 }

@@ -1,11 +1,11 @@
 //! What a simulated board is like: firmware, hardware revision, credentials, SD card.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 /// The firmware a board runs. It decides the literal answers of its API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Firmware {
     /// 1.1.0: the C daemon. Plain HTTP, no login, flat pretty-printed JSON.
@@ -24,12 +24,31 @@ pub enum Firmware {
     /// bmcd 2.3.7, the last official daemon; never in an official image.
     #[serde(rename = "bmcd-2.3.7")]
     Bmcd2_3_7,
+    /// bmcd 2.37.0 of the community fork: real status codes, 429 for a ban, one path per operation beside the old query,
+    /// a serial websocket that works, and nothing but the password change as long as the password is `turing`.
+    #[serde(rename = "fork")]
+    Fork,
 }
 
 /// First line of a simulated firmware file.
 const FIRMWARE_MAGIC: &str = "TURINGPI-SIM-FIRMWARE 1\n";
 
 impl Firmware {
+    /// All of them, oldest first.
+    pub const ALL: [Self; 6] =
+        [Self::V1_1_0, Self::V2_0_0, Self::V2_0_5, Self::V2_1_0, Self::Bmcd2_3_7, Self::Fork];
+
+    /// `1.1.0`, `2.0.0`, `2.0.5`, `2.1.0`, `bmcd-2.3.7`, `fork`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V1_1_0 => "1.1.0",
+            Self::V2_0_0 => "2.0.0",
+            Self::V2_0_5 => "2.0.5",
+            Self::V2_1_0 => "2.1.0",
+            Self::Bmcd2_3_7 => "bmcd-2.3.7",
+            Self::Fork => "fork",
+        }
+    }
     /// A firmware file (`.tpu`) that a simulated BMC installs; it refuses anything else.
     pub fn image(self) -> Vec<u8> {
         // A unit variant: it cannot fail to be written.
@@ -59,9 +78,22 @@ pub enum BoardRevision {
     /// v2.5.1: as v2.5.
     #[serde(rename = "2.5.1")]
     V2_5_1,
+    /// v2.5.2: as v2.5, and says that it is v2.5.1.
+    #[serde(rename = "2.5.2")]
+    V2_5_2,
 }
 
 impl BoardRevision {
+    /// All of them, oldest first.
+    pub const ALL: [Self; 4] = [Self::V2_4, Self::V2_5, Self::V2_5_1, Self::V2_5_2];
+
+    /// `2.4`, `2.5`, `2.5.1`, `2.5.2`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V2_5_2 => "2.5.2",
+            other => other.number(),
+        }
+    }
     /// Whether all four modules hang on one USB hub.
     pub(crate) fn has_hub(self) -> bool {
         self != Self::V2_4
@@ -71,7 +103,7 @@ impl BoardRevision {
         match self {
             Self::V2_4 => "2.4",
             Self::V2_5 => "2.5",
-            Self::V2_5_1 => "2.5.1",
+            Self::V2_5_1 | Self::V2_5_2 => "2.5.1",
         }
     }
 }
@@ -121,6 +153,9 @@ pub struct BoardPlan {
     pub(crate) sd_card: Option<SdCard>,
     pub(crate) loopback_is_remote: bool,
     pub(crate) dies_at_flash: Option<u32>,
+    pub(crate) certificate_age: Duration,
+    pub(crate) xz_memory: u64,
+    pub(crate) staging: u64,
 }
 
 impl std::fmt::Debug for BoardPlan {
@@ -147,6 +182,9 @@ impl BoardPlan {
             sd_card: None,
             loopback_is_remote: true,
             dies_at_flash: None,
+            certificate_age: Duration::ZERO,
+            xz_memory: 48 * 1024 * 1024,
+            staging: 58_720_256,
         }
     }
     /// The board's name in the simulation.
@@ -196,6 +234,24 @@ impl BoardPlan {
     #[must_use]
     pub fn dies_at_flash(mut self, nth: u32) -> Self {
         self.dies_at_flash = Some(nth.max(1));
+        self
+    }
+    /// Its certificate was made this long ago. It is valid for 30 days, and nothing renews it.
+    #[must_use]
+    pub fn certificate_age(mut self, age: Duration) -> Self {
+        self.certificate_age = age;
+        self
+    }
+    /// Memory in bytes that unpacking an `.xz` image may take; 48 MiB when not set. `xz -9` needs 65 MiB.
+    #[must_use]
+    pub fn xz_memory(mut self, bytes: u64) -> Self {
+        self.xz_memory = bytes;
+        self
+    }
+    /// Free bytes of the memory file system that firmware is staged to; 58 MB when not set.
+    #[must_use]
+    pub fn staging_space(mut self, bytes: u64) -> Self {
+        self.staging = bytes;
         self
     }
 }

@@ -49,6 +49,10 @@ impl Daemon {
             self.switch(slot, false).await;
         }
     }
+    /// Takes the power of one slot away without touching the stored state.
+    pub(crate) async fn cut_power(&self, slot: usize) {
+        self.switch(slot, false).await;
+    }
     /// The power key: all off if any is on, else all on.
     pub(crate) async fn toggle_all(&self) {
         let on = self.hardware().intent == [false; 4];
@@ -128,15 +132,8 @@ impl Daemon {
     /// The module that the BMC's search over USB finds when it means `target`: on a hub the first one that waits in its
     /// boot ROM, whatever its slot.
     pub(crate) fn find_on_usb(&self, target: usize) -> Result<(usize, Arc<dyn Module>), UsbFailure> {
-        let on_bus = |slot: usize| self.plan().revision.has_hub() || slot == target;
         let hardware = self.hardware().clone();
-        let visible = || {
-            (0..4).filter(|slot| on_bus(*slot)).filter_map(|slot| {
-                let module = self.module(slot)?;
-                let waits = hardware.loader[slot] || hardware.disk[slot] || !module.bootable();
-                (module.powered() && waits).then(|| (slot, module.clone()))
-            })
-        };
+        let visible = || self.on_usb(target).into_iter();
         let is_cm4 = |module: &dyn Module| matches!(module.kind(), ModuleKind::Cm4 | ModuleKind::Cm4Lite);
         let found = visible()
             .find(|(_, module)| is_cm4(module.as_ref()))
@@ -147,6 +144,40 @@ impl Daemon {
             _ if others => Err(UsbFailure::Several),
             ModuleKind::Cm4Lite => Err(UsbFailure::NoDisk),
             _ => Ok(found),
+        }
+    }
+    /// What the BMC sees on USB when the bus is switched to `target`: the modules that wait in their boot ROM.
+    fn on_usb(&self, target: usize) -> Vec<(usize, Arc<dyn Module>)> {
+        let hardware = self.hardware().clone();
+        let on_bus = |slot: &usize| self.plan().revision.has_hub() || *slot == target;
+        (0..4)
+            .filter(on_bus)
+            .filter_map(|slot| {
+                let module = self.module(slot)?;
+                let waits = hardware.loader[slot] || hardware.disk[slot] || !module.bootable();
+                (module.powered() && waits).then(|| (slot, module.clone()))
+            })
+            .collect()
+    }
+    /// The fork's search: on a hub it knows the port of each slot, and takes no other module.
+    pub(crate) fn find_by_port(&self, target: usize) -> Result<(usize, Arc<dyn Module>), String> {
+        let visible = self.on_usb(target);
+        let flashable = |module: &dyn Module| matches!(module.kind(), ModuleKind::Cm4 | ModuleKind::Rk1);
+        match visible.iter().find(|(slot, _)| *slot == target) {
+            Some(found) if flashable(found.1.as_ref()) => Ok(found.clone()),
+            Some((_, module)) if module.kind() == ModuleKind::Cm4Lite => {
+                Err(self.usb_failure_text(UsbFailure::NoDisk).to_owned())
+            }
+            _ => match visible.iter().find(|(_, module)| flashable(module.as_ref())) {
+                Some((other, module)) => {
+                    let loader = if module.kind() == ModuleKind::Rk1 { "Rockusb" } else { "rpiboot" };
+                    let (target, other) = (target + 1, other + 1);
+                    Err(format!(
+                        "node {target} requested on 1-1.{target}; found {loader} on 1-1.{other} instead"
+                    ))
+                }
+                None => Err(self.usb_failure_text(UsbFailure::NotFound).to_owned()),
+            },
         }
     }
     /// The failure in the words of this firmware.

@@ -13,7 +13,7 @@ pub(crate) struct Profile {
     pub(crate) build_time: &'static str,
 }
 
-const PROFILES: [(Firmware, Profile); 5] = [
+const PROFILES: [(Firmware, Profile); 6] = [
     (Firmware::V1_1_0, Profile { daemon: (1, 1, 0), version: "1.1.0", build_time: "2023-07-28" }),
     (
         Firmware::V2_0_0,
@@ -30,6 +30,10 @@ const PROFILES: [(Firmware, Profile); 5] = [
     (
         Firmware::Bmcd2_3_7,
         Profile { daemon: (2, 3, 7), version: "2.3.7", build_time: "2025-02-23 11:53:49-00:00" },
+    ),
+    (
+        Firmware::Fork,
+        Profile { daemon: (2, 37, 0), version: "2.37.0", build_time: "2026-09-21 19:10:56-00:00" },
     ),
 ];
 
@@ -66,7 +70,19 @@ impl Profile {
             _ => 128,
         }
     }
-    /// Boot ROM of the C daemon's UART ring: 64 KiB there, 16 KiB later.
+    /// The community fork, which begins with bmcd 2.4.0.
+    pub(crate) fn is_fork(self) -> bool {
+        self.since(2, 4, 0)
+    }
+    /// The fork left HTTP/2 out.
+    pub(crate) fn offers_http2(self) -> bool {
+        !self.is_fork()
+    }
+    /// Bytes that the daemon keeps of a serial line.
+    pub(crate) fn uart_ring(self) -> usize {
+        if self.is_c_daemon() { 64 * 1024 } else { 16 * 1024 }
+    }
+    /// Reading a serial line empties its ring.
     pub(crate) fn uart_drains(self) -> bool {
         !self.is_modern()
     }

@@ -18,6 +18,16 @@ impl Query {
                 .collect(),
         )
     }
+    /// Takes the other's keys that are not here.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (key, value) in &other.0 {
+            self.add_one(key, value.clone());
+        }
+    }
+    /// Takes a key that is not here.
+    pub(crate) fn add_one(&mut self, key: &str, value: String) {
+        self.0.entry(key.to_owned()).or_insert(value);
+    }
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }

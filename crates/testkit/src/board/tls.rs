@@ -1,6 +1,6 @@
 //! The board's certificate: self-signed, a CA, no host name, and TLS 1.2 only.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair};
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
@@ -17,8 +17,8 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Makes a fresh one, as the firmware does on its first start.
-    pub(crate) fn generate(key: CertificateKey) -> io::Result<Self> {
+    /// Makes one as the firmware does on its first start: valid for 30 days, of which `age` have passed.
+    pub(crate) fn generate(key: CertificateKey, age: Duration) -> io::Result<Self> {
         let pair = match key {
             CertificateKey::Ecdsa => KeyPair::generate(),
             CertificateKey::Rsa => {
@@ -30,7 +30,7 @@ impl Identity {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "Turing-Pi self signed");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.not_before = time::OffsetDateTime::now_utc() - time::Duration::minutes(5);
+        params.not_before = time::OffsetDateTime::now_utc() - age - time::Duration::minutes(5);
         params.not_after = params.not_before + time::Duration::days(30);
         let certificate = params.self_signed(&pair).map_err(io::Error::other)?;
 
@@ -44,6 +44,15 @@ impl Identity {
             .map_err(io::Error::other)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { config: Arc::new(config), der: certificate.der().to_vec(), pem: certificate.pem() })
+    }
+    /// What the daemon's TLS side offers: HTTP/2 first, or HTTP/1.1 alone.
+    pub(crate) fn speaking(&self, http2: bool) -> Arc<ServerConfig> {
+        if http2 {
+            return self.config.clone();
+        }
+        let mut config = (*self.config).clone();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
     }
     /// SHA-256 of the DER form, 64 lower-case hex digits.
     pub(crate) fn fingerprint(&self) -> String {

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Addresses, BoardPlan, BoardRevision, Clock, Firmware, RequestRecord, daemon::Daemon, job::Job};
+use super::{
+    BoardPlan, BoardRevision, Clock, Firmware, RequestRecord,
+    daemon::{Comeback, Daemon},
+    job::Job,
+};
 
 /// One flash that ended, well or badly.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +28,6 @@ pub struct FlashRecord {
 #[derive(Clone)]
 pub struct BoardView {
     daemon: Arc<Daemon>,
-    addresses: Addresses,
 }
 
 impl std::fmt::Debug for BoardView {
@@ -37,8 +40,8 @@ impl std::fmt::Debug for BoardView {
 }
 
 impl BoardView {
-    pub(super) fn new(daemon: Arc<Daemon>, addresses: Addresses) -> Self {
-        Self { daemon, addresses }
+    pub(super) fn new(daemon: Arc<Daemon>) -> Self {
+        Self { daemon }
     }
     pub(super) fn daemon(&self) -> &Arc<Daemon> {
         &self.daemon
@@ -50,9 +53,9 @@ impl BoardView {
     pub fn name(&self) -> &str {
         &self.plan().name
     }
-    /// The firmware it runs.
+    /// The firmware it runs now: after an upgrade and a reboot, the new one.
     pub fn firmware(&self) -> Firmware {
-        self.plan().firmware
+        self.daemon.firmware()
     }
     /// Its hardware revision.
     pub fn revision(&self) -> BoardRevision {
@@ -61,19 +64,23 @@ impl BoardView {
     /// `https://127.0.0.1:<port>`; `http://…` for firmware 1.1.0.
     pub fn url(&self) -> String {
         let scheme = if self.daemon.profile().is_c_daemon() { "http" } else { "https" };
-        format!("{scheme}://{}", self.addresses.api)
+        format!("{scheme}://{}", self.daemon.addresses().api)
     }
     /// The plain HTTP door, which stands for port 80: `http://127.0.0.1:<port>`.
     pub fn plain_url(&self) -> String {
-        format!("http://{}", self.addresses.redirect)
+        format!("http://{}", self.daemon.addresses().redirect)
     }
     /// The login's user name.
     pub fn username(&self) -> &str {
         &self.plan().username
     }
-    /// The login's password.
+    /// The login's password, as planned.
     pub fn password(&self) -> &str {
         &self.plan().password
+    }
+    /// Changes the login's password on the BMC itself, as `passwd` there does. Tokens stay valid.
+    pub fn set_password(&self, password: &str) {
+        self.daemon.auth().set_password(password);
     }
     /// SHA-256 of the certificate's DER form, 64 lower-case hex digits; `None` for firmware 1.1.0, which has none.
     pub fn fingerprint(&self) -> Option<String> {
@@ -125,6 +132,24 @@ impl BoardView {
     /// Whether the doors answer: they do not while the daemon restarts.
     pub fn is_up(&self) -> bool {
         self.daemon.is_up()
+    }
+    /// Takes the power of a slot (1 to 4) away behind the daemon's back: the API still says what was asked for.
+    pub async fn cut_power(&self, slot: u8) {
+        self.daemon.cut_power(usize::from(slot.clamp(1, 4) - 1)).await;
+    }
+    /// How USB is set for the board: the slot (1 to 4), `Host`, `Device` or `Flash`, and whether it is routed to the BMC.
+    pub fn usb(&self) -> (u8, &'static str, bool) {
+        let usb = self.daemon.hardware().usb;
+        (u8::try_from(usb.node + 1).unwrap_or(u8::MAX), usb.mode.word(), usb.to_bmc)
+    }
+    /// Which boot pins are held high. Slots 1 to 4.
+    pub fn boot_pins(&self) -> [bool; 4] {
+        self.daemon.hardware().boot_pins
+    }
+    /// Takes the board off the network for good.
+    pub fn go_dark(&self) {
+        self.daemon.come_back(Comeback::Never);
+        self.daemon.restart(Duration::ZERO, Duration::ZERO, false);
     }
     /// Restarts the daemon, as `reload` does: tokens, bans and job are gone, the stored power state is applied again.
     pub fn restart_daemon(&self) {

@@ -41,9 +41,10 @@ pub(crate) enum AnswerBody {
         beginning: Option<Bytes>,
         flushed: bool,
     },
-    /// Of unknown length.
+    /// As it comes; of unknown length, if none is given.
     Pieces {
         pieces: mpsc::Receiver<Result<Bytes, Hangup>>,
+        length: Option<u64>,
     },
 }
 
@@ -63,7 +64,7 @@ impl Body for AnswerBody {
                 }
                 None => Poll::Ready(Some(Err(Hangup))),
             },
-            Self::Pieces { pieces } => {
+            Self::Pieces { pieces, .. } => {
                 pieces.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
             }
         }
@@ -75,7 +76,7 @@ impl Body for AnswerBody {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Cut { length, .. } => SizeHint::with_exact(*length),
-            Self::Pieces { .. } => SizeHint::default(),
+            Self::Pieces { length, .. } => length.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }
@@ -168,6 +169,7 @@ where
 {
     let service = TowerToHyperService::new(tower::service_fn(handler));
     // A connection that breaks is the peer's business; the journal has what was asked on it.
-    let _ended =
-        auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    let _ended = auto::Builder::new(TokioExecutor::new())
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .await;
 }

@@ -108,6 +108,9 @@ impl Node {
         let fault = world.faults.strike(&Site::Boot { node: Some(self.name.clone()) });
         drop(world);
         self.uart.write(b"\r\nDDR 2400MHz\r\nU-Boot SPL 2017.09 (turing-rk1)\r\nTrying to boot from MMC1\r\nU-Boot 2024.10 turing-rk1\r\nHit any key to stop autoboot:  0\r\n");
+        if self.boots_from_nvme() {
+            self.uart.write(b"Scanning bootdev 'nvme#0.blk#1.bootdev':\r\n");
+        }
         self.pause(nominal.mul_f64(0.2)).await;
         match fault {
             Some(Action::Hang) => return,
@@ -123,7 +126,9 @@ impl Node {
             }
             _ => {}
         }
-        self.install();
+        if !self.boots_from_nvme() {
+            self.install();
+        }
         let Some(image) = self.os(|os| os.image.clone()) else { return };
         self.uart.write(format!("Starting kernel ...\r\n\r\n[    0.000000] Booting Linux on physical CPU 0x0000000000 [0x412fd050]\r\n[    0.000000] Linux version {}\r\n[    0.000000] Machine model: Turing Machines RK1\r\n", image.kernel).as_bytes());
         self.pause(nominal.mul_f64(0.6)).await;
@@ -132,6 +137,11 @@ impl Node {
         self.pause(nominal.mul_f64(0.2)).await;
         self.up();
         self.first_run(nominal).await;
+    }
+
+    /// Whether U-Boot finds a system on the NVMe disk, which it looks at before the eMMC.
+    pub(crate) fn boots_from_nvme(&self) -> bool {
+        self.os(|os| disk::root(&os.disks).is_some_and(|root| root.starts_with("/dev/nvme"))).unwrap_or(false)
     }
 
     /// Takes over what was flashed: a new root file system, and nothing of the old one.

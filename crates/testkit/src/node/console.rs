@@ -228,6 +228,19 @@ impl Node {
                 text.push_str(&more);
                 text.push('\n');
             }
+            // sudo talks with the terminal while it runs.
+            if let Some(argv) = super::launch::words(&text)
+                && let Some(program) = argv.iter().find(|word| *word != "exec")
+                && program == "sudo"
+            {
+                let replaced = argv.first().is_some_and(|word| word == "exec");
+                super::launch::run(Arc::clone(&session), argv).await;
+                if replaced {
+                    return;
+                }
+                continue;
+            }
+            let text = super::tools::terminal::mark_shell(&text);
             Box::pin(shell.exec(&text, "-bash", Vec::new(), None)).await;
         }
     }
@@ -302,6 +315,7 @@ pub(crate) async fn interactive(session: Arc<Session>) -> i32 {
         if let Some(rest) = line.trim().strip_prefix("exit") {
             return rest.trim().parse().unwrap_or(code);
         }
-        code = Box::pin(shell.exec(&(line + "\n"), "-bash", Vec::new(), None)).await;
+        let text = super::tools::terminal::mark_shell(&line) + "\n";
+        code = Box::pin(shell.exec(&text, "-bash", Vec::new(), None)).await;
     }
 }

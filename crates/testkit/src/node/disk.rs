@@ -1,6 +1,6 @@
 //! Block devices: disks, partitions and the file systems on them.
 
-use super::vfs::{Inode, Vfs, VolumeId};
+use super::vfs::{Inode, ROOT, Vfs, VolumeId};
 
 /// A file system on a disk or partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,15 @@ pub(crate) fn find(disks: &[Disk], name: &str) -> Option<Device> {
     }
     let short = name.strip_prefix("/dev/")?;
     by(&|_, name, _| name == short)
+}
+
+/// The `/dev` path of the partition that the root file system is on.
+pub(crate) fn root(disks: &[Disk]) -> Option<String> {
+    disks.iter().find_map(|disk| {
+        let is_root = |p: &&Partition| p.filesystem.as_ref().is_some_and(|fs| fs.volume == Some(ROOT));
+        let partition = disk.partitions.iter().find(is_root)?;
+        Some(format!("/dev/{}", disk.partition_name(partition.number)))
+    })
 }
 
 /// The `/dev` path of a device.

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 
-use super::{Node, lock};
+use super::{Node, disk, lock};
 use crate::{Module, ModuleKind, OsImage, Uart};
 
 /// A node in a slot.
@@ -80,7 +80,13 @@ impl Node {
         let hardware = lock(&self.hardware);
         match OsImage::parse(&hardware.emmc) {
             Some(_) => true,
-            None => !hardware.rewritten && self.os(|_| ()).is_some(),
+            // An older system on the eMMC is gone when it was written over; one on the NVMe disk is not.
+            None => {
+                self.os(|os| {
+                    let root = disk::root(&os.disks);
+                    root.is_some_and(|root| root.starts_with("/dev/nvme") || !hardware.rewritten)
+                }) == Some(true)
+            }
         }
     }
     /// The image on the eMMC and the SHA-256 of its raw bytes.

@@ -39,8 +39,8 @@ const SYSCTL: &[(&str, &str)] = &[
 pub(crate) fn at_boot(os: &mut Os, plan: &NodePlan, boot_id: &str, hostname: &str, memory_cgroup: bool) {
     let vfs = &mut os.vfs;
     let tmpfs = "rw,nosuid,nodev";
-    let root = if os.disks.iter().any(|d| d.name == "mmcblk0") { "/dev/mmcblk0p1" } else { "/dev/sda1" };
-    vfs.mount("/", super::vfs::ROOT, root, "ext4", "rw,relatime,errors=remount-ro");
+    let root = disk::root(&os.disks).unwrap_or_else(|| "/dev/mmcblk0p1".to_owned());
+    vfs.mount("/", super::vfs::ROOT, &root, "ext4", "rw,relatime,errors=remount-ro");
     for (at, source, kind, options) in [
         ("/proc", "proc", "proc", "rw,nosuid,nodev,noexec,relatime"),
         ("/sys", "sysfs", "sysfs", "rw,nosuid,nodev,noexec,relatime"),

@@ -360,6 +360,17 @@ pub(crate) fn from_image(image: &OsImage, plan: &NodePlan) -> Os {
     Os { image: image.clone(), vfs, disks, running: None, boots: 0 }
 }
 
+/// Puts the root file system on the NVMe disk, and nothing on the eMMC.
+pub(crate) fn move_to_nvme(os: &mut Os) {
+    let [emmc, nvme, ..] = os.disks.as_mut_slice() else { return };
+    nvme.table = emmc.table.take();
+    nvme.table_uuid = std::mem::take(&mut emmc.table_uuid);
+    nvme.partitions = std::mem::take(&mut emmc.partitions);
+    for partition in &mut nvme.partitions {
+        partition.size = nvme.size - partition.start;
+    }
+}
+
 fn distribution(vfs: &mut Vfs, image: &OsImage) {
     let (hostname, root_login) = match image.os {
         OsKind::Armbian => ("turing-rk1", "yes"),
@@ -397,6 +408,11 @@ fn distribution(vfs: &mut Vfs, image: &OsImage) {
         _ => {
             users::set_shadow(vfs, "root", "*", 20_400);
         }
+    }
+    if let Some((user, password)) = &image.login {
+        users::add(vfs, user, None, None, "/bin/bash", true);
+        users::set_password(vfs, user, password);
+        users::join(vfs, "sudo", user);
     }
 }
 

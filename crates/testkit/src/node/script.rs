@@ -127,6 +127,9 @@ pub(crate) fn complete(text: &str) -> bool {
 
 /// Runs a script with its own interpreter. What it leaves in [`Session::replace`] runs afterwards in its place.
 pub(crate) async fn run(session: Arc<Session>, text: String, arg0: String, args: Vec<String>) -> i32 {
+    if session.tty && !tools::hands_over(&text) {
+        return in_task(Arc::clone(&session), tools::terminal::mark_read(&text), arg0, args, None).await;
+    }
     // A text that hands its input over to another shell reads none of it.
     if !tools::hands_over(&text) && tokio::time::timeout(GRACE, session.stdin.until_end()).await.is_ok() {
         let stdin = session.stdin.take().await;

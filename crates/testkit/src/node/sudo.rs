@@ -140,6 +140,9 @@ pub(crate) async fn run(session: Arc<Session>, args: Vec<String>, stdin: Stdin, 
                 });
                 return 1;
             };
+            if session.tty {
+                say("\n");
+            }
             let login = session
                 .node
                 .os(|os| users::check(&os.vfs, &me.name, password.trim_end_matches('\r')))
@@ -182,6 +185,7 @@ pub(crate) async fn run(session: Arc<Session>, args: Vec<String>, stdin: Stdin, 
         say(&format!("sudo: unknown user {target}\nsudo: error initializing audit plugin sudoers_audit\n"));
         return 1;
     };
+    let on_terminal = options.command.is_empty() && options.login && session.tty;
     let command = if options.command.is_empty() {
         if !options.login {
             say(
@@ -211,7 +215,10 @@ pub(crate) async fn run(session: Arc<Session>, args: Vec<String>, stdin: Stdin, 
     }
     let child = Arc::new(child);
     session.elevated.store(me.uid != 0, std::sync::atomic::Ordering::Relaxed);
-    let code = launch::run(Arc::clone(&child), command).await;
+    let code = match on_terminal {
+        true => super::console::interactive(Arc::clone(&child)).await,
+        false => launch::run(Arc::clone(&child), command).await,
+    };
     session.elevated.store(false, std::sync::atomic::Ordering::Relaxed);
     for (from, to) in [(&child.cut_after, &session.cut_after), (&child.reboot_after, &session.reboot_after)] {
         to.fetch_or(from.load(std::sync::atomic::Ordering::Relaxed), std::sync::atomic::Ordering::Relaxed);

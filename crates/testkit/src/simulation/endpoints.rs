@@ -7,6 +7,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::{BoardRevision, Firmware};
+
 /// All doors of a simulation.
 #[derive(Debug, Clone, Serialize)]
 pub struct Endpoints {
@@ -21,13 +23,19 @@ pub struct Endpoints {
 /// A board's BMC.
 #[derive(Debug, Clone, Serialize)]
 pub struct BoardEndpoint {
-    /// `https://127.0.0.1:<port>`.
+    /// `https://127.0.0.1:<port>`; `http://…` for firmware 1.1.0.
     pub url: String,
+    /// The door that stands for port 80: `http://127.0.0.1:<port>`.
+    pub plain_url: String,
+    /// The firmware it runs.
+    pub firmware: Firmware,
+    /// Its hardware revision.
+    pub revision: BoardRevision,
     /// A user that may log in.
     pub username: String,
     /// That user's password.
     pub password: String,
-    /// SHA-256 of the BMC's certificate (DER), 64 lower-case hex digits.
+    /// SHA-256 of the BMC's certificate (DER), 64 lower-case hex digits; empty for firmware 1.1.0, which has none.
     pub fingerprint: String,
 }
 

@@ -20,6 +20,7 @@ pub struct NodePlan {
     pub(crate) cores: u32,
     pub(crate) emmc: u64,
     pub(crate) nvme: u64,
+    pub(crate) nvme_system: Option<OsImage>,
     pub(crate) memory_cgroup: bool,
     pub(crate) boot_apt: bool,
     pub(crate) gateway: bool,
@@ -43,6 +44,7 @@ impl NodePlan {
             cores: 8,
             emmc: 31_268_536_320,
             nvme: 0,
+            nvme_system: None,
             memory_cgroup: true,
             boot_apt: false,
             gateway: true,
@@ -126,6 +128,14 @@ impl NodePlan {
     #[must_use]
     pub fn nvme(mut self, bytes: u64) -> Self {
         self.nvme = bytes;
+        self
+    }
+    /// A bootable system is on its NVMe disk, its first boot not done. U-Boot prefers it to whatever is on the eMMC until
+    /// the disk is wiped.
+    #[must_use]
+    pub fn system_on_nvme(mut self, image: OsImage) -> Self {
+        self.nvme = self.nvme.max(500 << 30);
+        self.nvme_system = Some(image);
         self
     }
     /// The kernel starts without the memory cgroup unless the boot arguments switch it on.

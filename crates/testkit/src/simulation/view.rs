@@ -142,6 +142,10 @@ impl NodeView {
             })
             .unwrap_or_default()
     }
+    /// Whether a password lets a user in at the console: it is right and has not expired.
+    pub fn accepts_password(&self, user: &str, password: &str) -> bool {
+        self.node.os(|os| users::check(&os.vfs, user, password)) == Some(users::Login::Accepted)
+    }
     /// Its host name.
     pub fn hostname(&self) -> Option<String> {
         self.node.os(|os| os.hostname())

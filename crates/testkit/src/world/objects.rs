@@ -2,13 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::{ApiServer, Gvr};
-
-/// The present time as Kubernetes writes it.
-pub(crate) fn now() -> String {
-    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
-    time::OffsetDateTime::now_utc().format(&format).unwrap_or_default()
-}
+pub(crate) use crate::kubelet::now;
+use crate::{ApiServer, Gvr, kubelet::NodeCondition};
 
 /// Sets a condition of a Node.
 pub(crate) fn set_condition(node: &mut Value, kind: &str, status: &str, reason: &str, message: &str) {
@@ -25,6 +20,11 @@ pub(crate) fn set_condition(node: &mut Value, kind: &str, status: &str, reason: 
         Some(slot) => *slot = fresh,
         None => list.push(fresh),
     }
+}
+
+/// Sets a condition of a Node as its kubelet reports it.
+pub(crate) fn report(node: &mut Value, condition: &NodeCondition) {
+    set_condition(node, condition.kind, condition.status, condition.reason, condition.message);
 }
 
 /// Changes a condition of a Node in the store; nothing happens when the Node is not there.

@@ -1,6 +1,6 @@
 //! The literals of the reference sheet: files that the door must reproduce byte for byte.
 //!
-//! `# revision 2.4` and `# sd` set the board up; `> METHOD target`, `> header: value` and `> | body` are the request
+//! `# revision 2.4`, `# password turing` and `# sd` set the board up; `> METHOD target`, `> header: value` and `> | body` are the request
 //! (with a token unless an `authorization` header is given, `none` for no header; `>80` goes to the plain door);
 //! `< status content-type`, `< header: value` and the lines up to the next request are the answer, `< closed` is none.
 
@@ -104,6 +104,9 @@ async fn actual(bench: &Bench, exchange: &Exchange, token: &str) -> String {
             writeln!(text, "< {name}: {}", value.to_str().unwrap()).unwrap();
         }
     }
+    if answer.headers().contains_key("retry-after") {
+        text.push_str("< retry-after: {wait}\n");
+    }
     let body = answer.text().await.unwrap();
     if !body.is_empty() {
         writeln!(text, "{body}").unwrap();
@@ -122,6 +125,10 @@ async fn reproduces(profile: &str, firmware: Firmware) {
         let mut plan = BoardPlan::new("board1").firmware(firmware).revision(BoardRevision::V2_5_1);
         if has("# revision 2.4") {
             plan = plan.revision(BoardRevision::V2_4);
+        }
+        // The fork does nothing at all as long as the password is the factory's.
+        if firmware == Firmware::Fork && !has("# password turing") {
+            plan = plan.credentials("root", "correct horse");
         }
         if has("# sd") {
             plan = plan.sd_card(SdCard::new());
@@ -164,4 +171,9 @@ async fn bmcd_2_3_4_reproduces_its_golden_files() {
 #[tokio::test]
 async fn bmcd_2_3_7_reproduces_its_golden_files() {
     reproduces("bmcd2_3_7", Firmware::Bmcd2_3_7).await;
+}
+
+#[tokio::test]
+async fn the_fork_reproduces_its_golden_files() {
+    reproduces("fork", Firmware::Fork).await;
 }

@@ -492,3 +492,21 @@ async fn the_c_daemon_flashes_a_file_of_the_card_while_the_caller_waits() {
     assert_eq!(reply.body, format!("{ok}{ok}"));
     assert_eq!(bench.module(1).emmc(), image().raw());
 }
+
+#[tokio::test]
+async fn the_c_daemon_takes_firmware_as_a_form_and_reboots_by_itself_whatever_came() {
+    let card = SdCard::new();
+    let bench =
+        Bench::start(plan().firmware(Firmware::V1_1_0).revision(BoardRevision::V2_4).sd_card(card)).await;
+    for image in [Firmware::V1_1_0.image(), Firmware::V2_1_0.image(), b"no firmware".to_vec()] {
+        let url = bench.url("/api/bmc?opt=set&type=firmware&file=a.bin");
+        let part = reqwest::multipart::Part::bytes(image);
+        let form = reqwest::multipart::Form::new().part("file", part);
+        let answer = bench.http.post(url).multipart(form).send().await.unwrap().text().await.unwrap();
+        let vars = "\r\nVARS:\r\nopt=set\r\ntype=firmware\r\nfile=a.bin\r\n";
+        assert_eq!(answer, format!("{vars}{}", r#"{"response":[{"result":"ok"}]}"#));
+        bench.until("it to go down", || !bench.view.is_up()).await;
+        bench.until("it to come back", || bench.view.is_up()).await;
+        assert_eq!(bench.view.firmware(), Firmware::V1_1_0, "2.x comes on an SD card only");
+    }
+}

@@ -180,7 +180,7 @@ impl Bench {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
         };
-        match tokio::time::timeout(std::time::Duration::from_secs(20), found).await {
+        match tokio::time::timeout(std::time::Duration::from_secs(60), found).await {
             Ok(job) => job,
             Err(_) => panic!("waited for {wanted}, but the job is {}", self.job()),
         }
@@ -214,7 +214,7 @@ impl Bench {
             }
         };
         assert!(
-            tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.is_ok(),
+            tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.is_ok(),
             "waited for {what}"
         );
     }
@@ -229,5 +229,65 @@ impl FakeModule {
     /// What the golden files expect on the serial line.
     pub(crate) fn uart_line(&self) {
         self.uart.write(b"turing-rk1 login: ");
+    }
+}
+
+/// A TLS connection of any certificate, as an old client would open it.
+pub(crate) async fn tls(url: &str) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    tls_with(url, &rustls::version::TLS12, &[b"http/1.1"]).await.unwrap()
+}
+
+pub(crate) async fn tls_with(
+    url: &str,
+    version: &'static rustls::SupportedProtocolVersion,
+    protocols: &[&[u8]],
+) -> io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let stream = tokio::net::TcpStream::connect(url.replace("https://", "")).await?;
+    let name = rustls::pki_types::ServerName::try_from("turingpi.local").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &rustls::pki_types::CertificateDer<'_>,
+        _intermediates: &[rustls::pki_types::CertificateDer<'_>],
+        _name: &rustls::pki_types::ServerName<'_>,
+        _ocsp: &[u8],
+        _now: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use turingpi_testkit::{ApiServer, ApiServerOptions, ClusterPki, Gvr, WatchOptions};
 
 /// How long a test waits for what must happen; far more than it takes.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 pub struct Cluster {
     pub server: Arc<ApiServer>,

@@ -157,8 +157,7 @@ pub(crate) enum Verb {
         after_help = "The first certificate seen is pinned and reported; another one is refused from\n\
         then on. Compare a new one on the board itself before you pin it.\n\n\
         JSON: {\"board\",\"pinned\",\"shown\",\"matches\",\"from_document\"}\n\n\
-        Examples:\n  turingpi board trust\n  turingpi board trust --forget\n  \
-        turingpi board trust --pin 5A:3F:…   # 32 bytes"
+        Examples:\n  turingpi board trust\n  turingpi board trust --forget"
     )]
     Trust(Trust),
     /// Write an image to slots, and see them boot it
@@ -193,6 +192,9 @@ is powered on, and its serial console has to show the new system.
 --local and --url let the BMC read the image itself: it checks no digest of its
 own files, unpacks only what is called .xz, and must trust the web server.
 
+Images may be raw or packed with xz, zstd, gzip or bzip2: what the board's
+firmware cannot unpack is unpacked while it is sent.
+
 After a cut, run it again: what was half written is written anew. --resume leaves
 out slots that hold this image already.
 
@@ -203,6 +205,7 @@ where state is flashed, held-already, untouched or half-written.
 Examples:
   turingpi board flash -n 1 armbian.img.xz
   turingpi board flash -n 1,2 armbian.img --approve node1,node2
+  turingpi board flash -n 3 armbian           # from `turingpi image list`
   turingpi board flash -n 4 https://example.net/a.img.xz --sha256 HEX
   turingpi board flash -n 2 --local /mnt/sdcard/a.img.xz --leave-off";
 
@@ -492,7 +495,7 @@ pub(crate) struct Trust {
 
 #[derive(Debug, Args)]
 pub(crate) struct Flash {
-    /// The image: a path or an http(s) URL
+    /// The image: a path, an http(s) URL, or a name of `turingpi image list`
     #[arg(value_name = "IMAGE", required_unless_present_any = ["local", "url", "image"])]
     pub(crate) source: Option<String>,
     /// The image, as `tpi` takes it
@@ -514,8 +517,8 @@ pub(crate) struct Flash {
     #[arg(long, value_name = "NAME|DIGEST", value_delimiter = ',')]
     pub(crate) approve: Vec<String>,
     /// Accept what only interrupts: neighbours that are off meanwhile
-    #[command(flatten)]
-    pub(crate) yes: Yes,
+    #[arg(short, long)]
+    pub(crate) yes: bool,
     /// Leave the slots off afterwards
     #[arg(long)]
     pub(crate) leave_off: bool,

@@ -1,12 +1,12 @@
 //! Verbs about the BMC itself: fans, switch, SD card, restarts, backup, transfer.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use serde_json::json;
 use turingpi_provision::{
     bmc::{BmcError, Capability, Transfer as State},
     board::reboot_effect,
-    engine::{Cancellation, Failure, FailureClass, Probe},
+    engine::{Cancellation, Failure, FailureClass},
 };
 
 use super::{
@@ -21,9 +21,6 @@ use crate::{
     },
     session,
 };
-
-/// How long the network may be away after a reset of the switch.
-const BACK: Duration = Duration::from_secs(90);
 
 pub(super) async fn cooling(open: &Open, cooling: &Cooling) -> Result<Told, Exit> {
     let client = open.client();
@@ -89,23 +86,7 @@ pub(super) async fn eth_reset(open: &Open, yes: Yes) -> Result<Told, Exit> {
     let board = &open.board;
     let cx = open.waiting(&cancellation);
     // The connection goes down a second after the answer, with firmware 2.1.
-    let condition = format!("the BMC of {} to be on the network", board.name());
-    let back = cx.wait(&condition, BACK, || async {
-        Ok(match board.client().ping().await {
-            Ok(()) => Probe::Ready(()),
-            Err(error) => Probe::NotYet(error.to_string()),
-        })
-    });
-    session::until_stopped(back).await?.map_err(|failure| {
-        Exit::from(
-            Failure::new(
-                FailureClass::Timeout,
-                format!("the BMC of {} did not come back on the network", board.name()),
-            )
-            .hint("It may have another address now: `turingpi board discover`.")
-            .source(failure),
-        )
-    })?;
+    session::until_stopped(open.desk.wait_until_on_the_network(board, &cx)).await??;
     let json = json!({ "board": board.name(), "done": "eth-reset" });
     Ok(Told::new(json, format!("the switch of {} was reset", board.name())))
 }

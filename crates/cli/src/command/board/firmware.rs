@@ -45,6 +45,10 @@ pub(super) async fn run(global: &Global, which: &Which, args: &args::Firmware) -
     open.keep_login()?;
     let staged = match staged {
         Ok(staged) => staged,
+        Err(failure) if open.text => {
+            super::flash::failures(&failure, &screen);
+            return Ok(exit::code(failure.class()));
+        }
         Err(failure) => return end(&open, None, None, Some(failure)),
     };
     if open.text {
@@ -95,14 +99,13 @@ async fn consent(open: &Open, args: &args::Firmware) -> Result<(), Exit> {
     let effect = reboot_effect(open.board.about(), bus);
     let cuts = open.cuts(&turingpi_provision::bmc::Slot::ALL).await;
     let what = format!("To use it, the BMC restarts. {effect} It has {cuts}.");
-    agree(open.text, args.yes, &what).await.map_err(|exit| {
+    agree(open.text, args.yes, &what).await.inspect_err(|_| {
         if open.text {
             talk!(
                 "The new firmware is staged; the next reboot of the BMC activates it: `turingpi board reboot --board {}`.",
                 open.board.name()
             );
         }
-        exit
     })
 }
 

@@ -1,11 +1,11 @@
 //! `turingpi board flash`
 
-use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use turingpi_provision::{
     bmc::Power,
-    board::{Flash, FlashRequest, OpenBoard, SlotEnd, SlotState},
+    board::{Flash, FlashPlan, FlashRequest, Occupant, OpenBoard, SlotEnd, SlotState},
     cluster::{
         ImageSpec, Source,
         imaging::{AfterFlash, FlashSource},
@@ -13,6 +13,7 @@ use turingpi_provision::{
     engine::{
         Approval, Cancellation, EventKind, EventSink, Failure, FailureClass, Preview, Risk, Subject, Summary,
     },
+    images::{ImageFile, ImageSource, Trust, Want},
 };
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::{
     args::{Global, Output},
+    command::image::{self, progress::Bar},
     exit::{self, Exit},
     render::{
         failure,
@@ -34,7 +36,8 @@ use crate::{
 };
 
 pub(super) async fn run(global: &Global, which: &Which, args: &args::Flash) -> Result<u8, Exit> {
-    let request = request(args)?;
+    let (source, _in_use) = source(global, args).await?;
+    let request = request(args, source);
     let desk = desk(global, which).await?;
     let boards = session::until_stopped(desk.connect_all()).await??;
     boards.iter().for_each(|board| tell_notes(global, board));
@@ -54,11 +57,11 @@ async fn carry_out(
     flash: &Flash<'_>,
 ) -> Result<u8, Exit> {
     let text = global.output == Output::Text;
-    let preview = session::until_stopped(flash.plan()).await??;
+    let FlashPlan { preview, interrupted } = session::until_stopped(flash.plan()).await??;
     if text && !preview.is_empty() {
         say!("{}", render::text(&preview, render::Detail::of(global.verbose)));
     }
-    let approval = approval(args, boards, &preview, text).await?;
+    let approval = approval(args, boards, &preview, &interrupted, text).await?;
     let cancellation = Cancellation::new();
     let ears = session::stop_on_signals(&cancellation);
     let screen = Screen::new(global, false, desk.state_folder().join("runs"));
@@ -71,29 +74,31 @@ async fn carry_out(
     if text { tell(result, &ends, &screen) } else { Ok(stream(result, &ends)) }
 }
 
-fn request(args: &args::Flash) -> Result<FlashRequest, Exit> {
+fn request(args: &args::Flash, source: FlashSource) -> FlashRequest {
     let after = match (args.leave_off, args.no_boot_check) {
         (true, _) => AfterFlash::LeaveOff,
         (false, true) => AfterFlash::PowerOn,
         (false, false) => AfterFlash::ProveBoot(Duration::from_secs(args.boot_seconds)),
     };
-    Ok(FlashRequest {
+    FlashRequest {
         slots: args.slots.list(),
-        source: source(args)?,
+        source,
         after,
         keep_on: args.keep_on.clone(),
         emmc_bytes: args.emmc,
         resume: args.resume,
-    })
+    }
 }
 
-fn source(args: &args::Flash) -> Result<FlashSource, Exit> {
+/// Where the image comes from. What has to be downloaded here is downloaded and proved before any board is called; the
+/// second value keeps it in the cache.
+async fn source(global: &Global, args: &args::Flash) -> Result<(FlashSource, Option<ImageFile>), Exit> {
     if let Some(path) = &args.local {
-        return Ok(FlashSource::OnBmc(path.clone()));
+        return Ok((FlashSource::OnBmc(path.clone()), None));
     }
     if let Some(text) = &args.url {
         return match text.parse() {
-            Ok(Source::Url(url)) => Ok(FlashSource::ByBmc { url, sha256: args.sha256.clone() }),
+            Ok(Source::Url(url)) => Ok((FlashSource::ByBmc { url, sha256: args.sha256.clone() }, None)),
             _ => Err(Failure::new(FailureClass::Usage, format!("`{text}` is not a URL"))
                 .hint(
                     "The BMC downloads over http and https; a file that lies on it is named with `--local`.",
@@ -102,22 +107,47 @@ fn source(args: &args::Flash) -> Result<FlashSource, Exit> {
         };
     }
     let text = args.source.as_ref().or(args.image.as_ref()).cloned().unwrap_or_default();
-    let source: Source = text.parse().map_err(|e: turingpi_provision::cluster::fetch::InvalidSource| {
-        Failure::new(FailureClass::Usage, e.to_string())
-    })?;
-    if let Source::Path(path) = &source
-        && !path.is_file()
-    {
-        return Err(Failure::new(FailureClass::Config, format!("there is no image `{}`", path.display()))
-            .hint("Give the path of a file, or an http(s) URL.")
+    let store = image::open(global, &image::Common::default()).await?;
+    let source = store.resolve(&text, Path::new(""))?;
+    if let ImageSource::Path(path) = &source {
+        if !path.is_file() {
+            return Err(Failure::new(
+                FailureClass::Config,
+                format!("there is no image `{}`", path.display()),
+            )
+            .hint("Give the path of a file, a name of `turingpi image list`, or an http(s) URL.")
             .into());
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let spec = ImageSpec { name, source: Source::Path(path.clone()), sha256: args.sha256.clone() };
+        return Ok((FlashSource::Upload(spec), None));
+    }
+    let bar = Bar::new(global, &source.to_string());
+    let want = Want { sha256: args.sha256.clone(), ..Want::default() };
+    let obtained =
+        session::until_stopped(store.obtain(&source, &want, &|done, total| bar.show(done, total))).await??;
+    drop(bar);
+    let file = obtained.file.hashed(&|_, _| ()).await?;
+    if obtained.trust == Trust::FirstUse {
+        talk!(
+            "{}",
+            words::wrap(
+                &format!(
+                    "note: nobody publishes a digest of {source}; what came now is remembered: sha256 {}",
+                    file.sha256().map(ToString::to_string).unwrap_or_default()
+                ),
+                0,
+                6
+            )
+        );
     }
     let name = match &source {
-        Source::Path(path) => path.file_name().map(|n| n.to_string_lossy().into_owned()),
-        Source::Url(url) => url.path_segments().and_then(|mut s| s.next_back()).map(str::to_owned),
+        ImageSource::Catalogue(entry) => entry.name.clone(),
+        _ => file.name().to_owned(),
     };
-    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| "image".to_owned());
-    Ok(FlashSource::Upload(ImageSpec { name, source, sha256: args.sha256.clone() }))
+    let spec =
+        ImageSpec { name, source: Source::Path(file.path().to_owned()), sha256: file.sha256().cloned() };
+    Ok((FlashSource::Upload(spec), Some(file)))
 }
 
 /// What the person agrees to: slots by name for the loss of data, `--yes` for neighbours that are off meanwhile.
@@ -125,21 +155,15 @@ async fn approval(
     args: &args::Flash,
     boards: &[OpenBoard],
     preview: &Preview,
+    interrupted: &[Occupant],
     text: bool,
 ) -> Result<Approval, Exit> {
     let digest = preview.digest();
-    let mut approval = if args.yes.yes { Approval::disruptive() } else { Approval::safe_only() };
-    let slots = args.slots.list();
+    let mut approval = if args.yes { Approval::disruptive() } else { Approval::safe_only() };
     for word in &args.approve {
-        let named = boards.iter().flat_map(|board| slots.iter().map(move |slot| (board, *slot))).find(
-            |(board, slot)| {
-                let number = boards.len() == 1 && slot.to_string() == *word;
-                board.occupant(*slot) == *word || board.place(*slot).to_string() == *word || number
-            },
-        );
-        if let Some((board, slot)) = named {
-            approval = approval.subject(Subject::node(board.occupant(slot)));
-        } else if word.len() >= 12 && word.chars().all(|c| c.is_ascii_hexdigit()) {
+        if let Some(name) = slot_named(args, boards, word) {
+            approval = approval.subject(Subject::node(name));
+        } else if is_digest(word) {
             if !digest.starts_with(&word.to_ascii_lowercase()) {
                 let now = render::short_digest(preview);
                 return Err(Failure::new(
@@ -164,23 +188,68 @@ async fn approval(
         return Ok(approval);
     }
     if !text || !std::io::stdin().is_terminal() {
-        return Err(unapproved(preview).into());
+        return Err(unapproved(args, boards, preview, interrupted).into());
     }
     let preview = preview.clone();
     session::ask(move || ask(&preview)).await?
+}
+
+/// Whether a word of `--approve` is the digest of a plan rather than a slot.
+fn is_digest(word: &str) -> bool {
+    word.len() >= 12 && word.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 fn names(preview: &Preview) -> Vec<String> {
     render::destructive(preview).iter().map(|subject| subject.name.clone()).collect()
 }
 
-fn unapproved(preview: &Preview) -> Failure {
-    let names = names(preview).join(",");
-    Failure::new(FailureClass::Unapproved, format!("all data on {names} would be lost, and nobody has approved that"))
-        .hint(format!(
-            "Approve it with `--approve {names}`, or exactly this plan with `--approve {}`. `--yes` is not enough for that.",
-            render::short_digest(preview)
-        ))
+/// What is missing, and the flags that would have said yes.
+fn unapproved(
+    args: &args::Flash,
+    boards: &[OpenBoard],
+    preview: &Preview,
+    interrupted: &[Occupant],
+) -> Failure {
+    let open: Vec<String> =
+        names(preview).into_iter().filter(|name| !is_approved(args, boards, name)).collect();
+    let neighbours: Vec<String> = interrupted.iter().map(Occupant::words).collect();
+    let mut flags = Vec::new();
+    let mut what = Vec::new();
+    if !open.is_empty() {
+        what.push(format!("all data on {} would be lost", open.join(", ")));
+        flags.push(format!("--approve {}", open.join(",")));
+    }
+    if !neighbours.is_empty() && !args.yes {
+        what.push(format!(
+            "on this board a flash might hit another module, so {} would be off meanwhile",
+            neighbours.join(", ")
+        ));
+        flags.push("--yes".to_owned());
+    }
+    let keep = if neighbours.is_empty() {
+        ""
+    } else {
+        " `--keep-on` leaves slots on whose system is known to boot."
+    };
+    Failure::new(FailureClass::Unapproved, format!("{}, and nobody has approved that", what.join("; "))).hint(format!(
+        "Approve it with `{}`, or exactly this plan with `--approve {}`. For the loss of data `--yes` is not enough.{keep}",
+        flags.join(" "),
+        render::short_digest(preview)
+    ))
+}
+
+fn is_approved(args: &args::Flash, boards: &[OpenBoard], name: &str) -> bool {
+    args.approve.iter().any(|word| slot_named(args, boards, word).as_deref() == Some(name))
+}
+
+/// The slot that a word of `--approve` means, as it is called in the plan.
+fn slot_named(args: &args::Flash, boards: &[OpenBoard], word: &str) -> Option<String> {
+    let slots = args.slots.list();
+    boards.iter().flat_map(|board| slots.iter().map(move |slot| (board, *slot))).find_map(|(board, slot)| {
+        let number = boards.len() == 1 && slot.to_string() == word;
+        let named = board.occupant(slot) == word || board.place(slot).to_string() == word || number;
+        named.then(|| board.occupant(slot))
+    })
 }
 
 fn ask(preview: &Preview) -> Result<Approval, Exit> {
@@ -255,7 +324,7 @@ fn tell(result: Result<Summary, Failure>, ends: &[SlotEnd], screen: &Screen) -> 
     Ok(code)
 }
 
-fn failures(failure: &Failure, screen: &Screen) {
+pub(super) fn failures(failure: &Failure, screen: &Screen) {
     let summary = screen.events().into_iter().rev().find_map(|event| match event.kind {
         EventKind::RunFinished { summary } => Some(summary),
         _ => None,
@@ -285,7 +354,7 @@ fn slot(end: &SlotEnd) -> String {
         SlotState::HeldAlready => format!("slot {} held this image already and is {power}", end.name),
         SlotState::Untouched => format!("slot {} was not written and is {power}", end.name),
         SlotState::HalfWritten => format!(
-            "slot {} is half written and is {power}: it boots nothing until it is flashed again",
+            "slot {} is {power}: a flash was begun there and did not end, so flash it again before you use it",
             end.name
         ),
     }

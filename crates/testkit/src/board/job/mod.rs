@@ -4,6 +4,7 @@ mod crc;
 mod multipart;
 mod source;
 mod start;
+mod trouble;
 mod upload;
 mod worker;
 
@@ -22,7 +23,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use start::start;
-pub(crate) use upload::{UploadEnd, upload};
+pub(crate) use trouble::Trouble;
+pub(crate) use upload::{UploadEnd, first_part, upload};
 pub(crate) use worker::write_local;
 
 /// An upload must begin within this time of its start, on the board's clock.
@@ -88,13 +90,19 @@ impl Job {
     }
 }
 
-/// An error of the job routes: 500 `text/plain`, whatever it means.
+/// An error of the job routes. The official daemons answer 500 `text/plain`, whatever it means; the fork answers with
+/// this status and the envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JobError(pub(crate) StatusCode, pub(crate) String);
 
 impl JobError {
+    /// Something went wrong.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(StatusCode::INTERNAL_SERVER_ERROR, text.into())
+    }
+    /// The caller asked for something that cannot be.
+    pub(crate) fn bad_request(text: impl Into<String>) -> Self {
+        Self(StatusCode::BAD_REQUEST, text.into())
     }
 }
 
@@ -107,6 +115,8 @@ struct Slot {
     job: Mutex<Job>,
     changed: Notify,
     started: AtomicU32,
+    /// When the upload windows of all starts close, on the board's clock.
+    windows: Mutex<Vec<Duration>>,
 }
 
 impl Jobs {
@@ -125,6 +135,7 @@ impl Jobs {
     }
     /// What a restart of the daemon does.
     pub(crate) fn reset(&self) {
+        self.windows().clear();
         self.change(|job| *job = Job::Ready);
     }
     /// `GET /api/bmc/upload/{any}/cancel`: whatever the state, idle included.
@@ -132,8 +143,16 @@ impl Jobs {
         self.fail("cancelled by user");
     }
     /// Ends whatever runs with an error.
-    fn fail(&self, text: &str) {
+    pub(super) fn fail(&self, text: &str) {
         self.change(|job| *job = Job::Error(text.to_owned()));
+    }
+    /// An upload ended before its end, or after it.
+    fn break_off(&self, modern: bool, missing: u64) {
+        if modern {
+            self.cancel();
+        } else {
+            self.fail(&format!("missing {missing} bytes"));
+        }
     }
     /// Puts a new job into the slot; the one that runs is cancelled without a trace.
     fn begin(&self, transfer: Transfer) {
@@ -153,8 +172,20 @@ impl Jobs {
             }
         });
     }
-    /// The upload window closes: kills the job that waits for its upload, whichever start armed the timer.
-    fn expire(&self) {
+    fn windows(&self) -> std::sync::MutexGuard<'_, Vec<Duration>> {
+        self.0.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Arms the timer of a start.
+    fn arm(&self, closes: Duration) {
+        self.windows().push(closes);
+    }
+    /// Upload windows that have closed kill the job that waits for its upload, whichever start armed the timer.
+    fn expire(&self, now: Duration) {
+        let before = self.windows().len();
+        self.windows().retain(|closes| *closes > now);
+        if self.windows().len() == before {
+            return;
+        }
         let waits = |job: &Job| matches!(job, Job::Transferring(transfer) if transfer.sender.is_some());
         self.change(|job| {
             if waits(job) {
@@ -167,15 +198,15 @@ impl Jobs {
         self.change(|job| {
             let word = job.word();
             let Job::Transferring(transfer) = job else {
-                return Err(JobError::new(format!(
+                return Err(JobError::bad_request(format!(
                     "cannot execute command in current state. current={word}, expected=Transferring"
                 )));
             };
             if transfer.id != id {
-                return Err(JobError::new("unauthorized request for handle"));
+                return Err(JobError::bad_request("unauthorized request for handle"));
             }
             let sender = transfer.sender.take().ok_or_else(|| {
-                JobError::new(
+                JobError::bad_request(
                     "cannot transfer bytes to worker. This is either because the transfer happens locally, or is \
                      already ongoing.",
                 )

@@ -7,8 +7,6 @@ use liblzma::stream::{Action, CONCATENATED, Status, Stream};
 use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::mpsc};
 
-/// Memory an unpacker may take: what a BMC with 116 MB of RAM has left. `xz -9` needs more.
-const XZ_MEMORY: u64 = 48 * 1024 * 1024;
 /// Unpacked bytes that are handed on at once.
 const UNPACKED: usize = 64 * 1024;
 /// What a local file is read in.
@@ -79,12 +77,13 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(origin: Origin, expected: Option<Vec<u8>>, unpacks: bool) -> Self {
+    /// `unpacks` is the memory that the unpacker may take.
+    pub(super) fn new(origin: Origin, expected: Option<Vec<u8>>, unpacks: Option<u64>) -> Self {
         Self {
             origin,
             hasher: Sha256::new(),
             expected,
-            unpacker: unpacks.then(Unpacker::default),
+            unpacker: unpacks.map(|memory| Unpacker { memory, stream: None }),
             consumed: 0,
             ready: Vec::new(),
             ended: false,
@@ -146,8 +145,10 @@ impl Source {
 }
 
 /// Streamed xz, several members one after the other.
-#[derive(Default)]
-struct Unpacker(Option<Stream>);
+struct Unpacker {
+    memory: u64,
+    stream: Option<Stream>,
+}
 
 impl std::fmt::Debug for Unpacker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -157,11 +158,11 @@ impl std::fmt::Debug for Unpacker {
 
 impl Unpacker {
     fn stream(&mut self) -> Result<&mut Stream, String> {
-        if self.0.is_none() {
-            let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED).map_err(|e| e.to_string())?;
-            self.0 = Some(stream);
+        if self.stream.is_none() {
+            let stream = Stream::new_stream_decoder(self.memory, CONCATENATED).map_err(|e| e.to_string())?;
+            self.stream = Some(stream);
         }
-        self.0.as_mut().ok_or_else(|| "lzma data error".to_owned())
+        self.stream.as_mut().ok_or_else(|| "lzma data error".to_owned())
     }
     fn feed(&mut self, packed: &[u8]) -> Result<Vec<Bytes>, String> {
         let stream = self.stream()?;

@@ -39,24 +39,42 @@ pub(crate) async fn start(daemon: &Arc<Daemon>, query: &Query) -> Result<String,
     let kind = query.get("type");
     // 2.0.x looks at `file` before `node`.
     if !modern && query.get("file").is_none() {
-        return Err(JobError::new("Invalid `file` query parameter"));
+        return Err(JobError::bad_request("Invalid `file` query parameter"));
     }
     let target = match kind {
         Some("firmware") => Target::Firmware,
-        Some("flash") => Target::Slot(
-            node_parameter(query).map_err(|(_, text)| JobError(StatusCode::INTERNAL_SERVER_ERROR, text))?,
-        ),
-        _ => return Err(JobError::new("`type` should equal 'firmware' or 'flash'")),
+        Some("flash") => {
+            Target::Slot(node_parameter(query).map_err(|(status, text)| JobError(status, text))?)
+        }
+        _ => return Err(JobError::bad_request("`type` should equal 'firmware' or 'flash'")),
     };
+    if target == Target::Firmware && daemon.profile().is_fork() && !query.has("force") {
+        refuse_second_stage(daemon)?;
+    }
     let order = order(daemon, query).await?;
+    let name = query.get("file").unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned();
     let verifies = !(modern && query.has("skip_crc"));
-    let id = begin(daemon, target, order, verifies);
+    let id = begin(daemon, target, order, verifies, name);
     Ok(format!(r#"{{"handle":{id}}}"#))
+}
+
+/// The fork does not overwrite what is about to boot.
+fn refuse_second_stage(daemon: &Daemon) -> Result<(), JobError> {
+    match daemon.staged() {
+        None => Ok(()),
+        Some(staged) => Err(JobError(
+            StatusCode::CONFLICT,
+            format!(
+                "{} is already staged for the next boot; reboot to take it, or pass force=1 to replace it",
+                staged.name()
+            ),
+        )),
+    }
 }
 
 async fn order(daemon: &Daemon, query: &Query) -> Result<Order, JobError> {
     let modern = daemon.profile().is_modern();
-    let file = query.get("file").ok_or_else(|| JobError::new("Invalid `file` query parameter"))?;
+    let file = query.get("file").ok_or_else(|| JobError::bad_request("Invalid `file` query parameter"))?;
     if query.has("local") {
         let card = daemon.plan().sd_card.as_ref();
         let bytes = card.and_then(|card| card.files.get(file)).cloned().ok_or_else(|| {
@@ -72,7 +90,7 @@ async fn order(daemon: &Daemon, query: &Query) -> Result<Order, JobError> {
     }
     let expected = match query.get("sha256").filter(|_| modern) {
         Some(text) => Some(hex::decode(text).map_err(|error| {
-            JobError::new(format!("`sha256` parameter contains invalid hex values: {error}"))
+            JobError::bad_request(format!("`sha256` parameter contains invalid hex values: {error}"))
         })?),
         None => None,
     };
@@ -82,8 +100,10 @@ async fn order(daemon: &Daemon, query: &Query) -> Result<Order, JobError> {
         let origin = Origin::Web(body);
         return Ok(Order { origin, sender: None, size, expected, unpacks: is_xz_name(&name) });
     }
-    let length = query.get("length").ok_or_else(|| JobError::new("Invalid `length` query parameter"))?;
-    let size = length.parse().map_err(|_| JobError::new("`length` parameter is not a number"))?;
+    let length = query.get("length").ok_or_else(|| {
+        JobError(StatusCode::LENGTH_REQUIRED, "Invalid `length` query parameter".to_owned())
+    })?;
+    let size = length.parse().map_err(|_| JobError::bad_request("`length` parameter is not a number"))?;
     let (sender, receiver) = mpsc::channel(daemon.profile().upload_queue());
     let origin = Origin::Upload(receiver);
     Ok(Order { origin, sender: Some(sender), size, expected, unpacks: modern && is_xz_name(file) })
@@ -91,7 +111,7 @@ async fn order(daemon: &Daemon, query: &Query) -> Result<Order, JobError> {
 
 /// Puts the job into the slot, sets its worker going and arms the timer of its upload window. Timers of earlier starts
 /// stay armed.
-fn begin(daemon: &Arc<Daemon>, target: Target, order: Order, verifies: bool) -> u32 {
+fn begin(daemon: &Arc<Daemon>, target: Target, order: Order, verifies: bool, name: String) -> u32 {
     let cancel = CancellationToken::new();
     let written = Arc::new(AtomicU64::new(0));
     let id = rand::random();
@@ -103,8 +123,9 @@ fn begin(daemon: &Arc<Daemon>, target: Target, order: Order, verifies: bool) -> 
         sender: order.sender,
         cancel: cancel.clone(),
     });
-    let source = Source::new(order.origin, order.expected, order.unpacks);
-    let work = Work { target, source, size: order.size, written, cancel, verifies };
+    let unpacks = order.unpacks.then_some(daemon.plan().xz_memory);
+    let source = Source::new(order.origin, order.expected, unpacks);
+    let work = Work { target, source, size: order.size, written, cancel, verifies, name };
     let life = daemon.life();
     let worker = daemon.clone();
     tokio::spawn(async move { life.run_until_cancelled_owned(work.run(worker)).await });
@@ -112,10 +133,11 @@ fn begin(daemon: &Arc<Daemon>, target: Target, order: Order, verifies: bool) -> 
     let life = daemon.life();
     let timer = daemon.clone();
     let closes = daemon.clock().now() + UPLOAD_WINDOW;
+    daemon.jobs().arm(closes);
     tokio::spawn(async move {
         let clock = timer.clock().clone();
         if life.run_until_cancelled_owned(clock.wait_until(closes)).await.is_some() {
-            timer.jobs().expire();
+            timer.jobs().expire(clock.now());
         }
     });
     id
@@ -143,13 +165,14 @@ impl Daemon {
             expected: None,
             unpacks: false,
         };
-        begin(self, Target::Slot(slot), order, true);
+        begin(self, Target::Slot(slot), order, true, String::new());
     }
 }
 
 /// Asks a web server for a file, as the BMC itself does. Plain HTTP only: the simulated BMC trusts no certificate.
 async fn download(url: &str) -> Result<(String, WebBody), JobError> {
-    let unparsable = |why: &str| JobError::new(format!("{url} could not be parsed to a url object: {why}"));
+    let unparsable =
+        |why: &str| JobError::bad_request(format!("{url} could not be parsed to a url object: {why}"));
     let request_error =
         |why: &dyn std::fmt::Display| JobError::new(format!("Failed to http file request error: {why}"));
     let (scheme, rest) = url.split_once("://").ok_or_else(|| unparsable("relative URL without a base"))?;

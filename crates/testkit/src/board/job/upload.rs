@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 
 use super::{
     JobError,
     multipart::{FirstPart, boundary},
     start::LAST_WORDS,
+    trouble::Trouble,
 };
 use crate::board::{daemon::Daemon, wire::RequestBody};
 
@@ -16,19 +17,22 @@ const CHUNK: usize = 64 * 1024;
 
 /// Feeds the first part of the body to the worker. It is done when the last byte is queued; writing goes on.
 ///
-/// `cut` breaks the connection off once so many bytes of the body were read.
 pub(crate) async fn upload(
     daemon: &Arc<Daemon>,
     id: u32,
     headers: &HeaderMap,
     mut body: RequestBody,
-    cut: Option<u64>,
+    mut trouble: Trouble,
 ) -> Result<(), UploadEnd> {
+    daemon.jobs().expire(daemon.clock().now());
     let (sender, size) = daemon.jobs().take_sender(id)?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     // With a body that is no form the sender goes out of scope here: to the worker that is the end of a file without a
     // single byte, and the job ends as `Done`.
-    let malformed = || JobError::new("Multipart form invalid");
+    let malformed = || JobError::bad_request("Multipart form invalid");
+    if trouble.malforms() {
+        return Err(malformed().into());
+    }
     let mut part = FirstPart::new(&content_type.and_then(boundary).ok_or_else(malformed)?);
     let (mut sent, mut broken, mut ended) = (0_u64, false, false);
     while !(part.is_over() || ended) {
@@ -41,37 +45,62 @@ pub(crate) async fn upload(
             }
         };
         sent += data.len() as u64;
+        if trouble.is_due(body.bytes_read()) {
+            data = trouble.strike(daemon, data).await.inspect_err(|end| {
+                if !matches!(end, UploadEnd::Gone) {
+                    daemon.jobs().break_off(daemon.profile().is_modern(), size.wrapping_sub(sent));
+                }
+            })?;
+        }
         while !data.is_empty() {
             let chunk = data.split_to(data.len().min(CHUNK));
             if sender.send(chunk).await.is_err() {
                 return Err(worker_error(daemon).await.into());
             }
         }
-        if cut.is_some_and(|cut| body.bytes_read() >= cut) {
-            daemon.jobs().cancel();
-            return Err(UploadEnd::Hangup);
-        }
     }
     if !part.has_begun() && !broken {
         return Err(malformed().into());
     }
-    let modern = daemon.profile().is_modern();
-    if sent != size && modern {
-        daemon.jobs().cancel();
-        return Err(JobError::new(format!("missing {} bytes", decimal(size.wrapping_sub(sent)))).into());
+    if sent == size {
+        return Ok(());
     }
-    if sent != size {
-        daemon.jobs().fail(&format!("missing {} bytes", size.wrapping_sub(sent)));
+    let (modern, missing) = (daemon.profile().is_modern(), size.wrapping_sub(sent));
+    daemon.jobs().break_off(modern, missing);
+    if modern {
+        return Err(JobError::bad_request(format!("missing {} bytes", decimal(missing))).into());
     }
     Ok(())
+}
+
+/// The first part of a form, all at once; empty if the body is no form.
+///
+/// # Errors
+/// The connection was lost in the middle.
+pub(crate) async fn first_part(headers: &HeaderMap, body: &mut RequestBody) -> Result<Vec<u8>, hyper::Error> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let Some(boundary) = content_type.and_then(boundary) else { return Ok(Vec::new()) };
+    let (mut part, mut data) = (FirstPart::new(&boundary), Vec::new());
+    while let Some(piece) = body.piece().await {
+        match part.feed(&piece?) {
+            Ok(bytes) => data.extend_from_slice(&bytes),
+            Err(_) => return Ok(Vec::new()),
+        }
+    }
+    data.extend_from_slice(&part.finish());
+    Ok(data)
 }
 
 /// How an upload ends that is not done.
 #[derive(Debug)]
 pub(crate) enum UploadEnd {
     Error(JobError),
+    /// Answered before the body was read to its end.
+    Early(StatusCode, String),
     /// The connection is broken off.
     Hangup,
+    /// The daemon is.
+    Gone,
 }
 
 impl From<JobError> for UploadEnd {

@@ -18,14 +18,14 @@ use crate::{
     Action, Module, Pace, Site,
     board::{
         Firmware, FlashRecord,
-        daemon::{Daemon, REBOOT, RELOAD},
+        daemon::{Comeback, Daemon, REBOOT, RELOAD},
+        power::UsbFailure,
     },
+    fault::Strike,
 };
 
 /// The largest block that is written or read back at once.
 const BLOCK: usize = 512 * 1024;
-/// Free space of the tmpfs that firmware is staged to.
-const STAGING: u64 = 58_720_256;
 const NO_SPACE: &str = "No space left on device (os error 28)";
 const IO_ERROR: &str = "Input/output error (os error 5)";
 const INTERRUPTED: &str = "operation interrupted";
@@ -48,6 +48,8 @@ pub(super) struct Work {
     pub(super) written: Arc<AtomicU64>,
     pub(super) cancel: CancellationToken,
     pub(super) verifies: bool,
+    /// The file's name as it was sent, without its folder.
+    pub(super) name: String,
 }
 
 /// What came of the writing.
@@ -81,16 +83,16 @@ impl Work {
         daemon.enter_loader(slot).await;
         daemon.surroundings().pace.sleep(daemon.surroundings().durations.flash_boot).await;
         let mut outcome = Outcome::default();
-        let (found, module) = match daemon.find_on_usb(slot) {
+        let (found, module) = match daemon.search(slot, fault.as_ref().map(|strike| &strike.action)) {
             Ok(found) => found,
-            Err(failure) => {
-                let text = daemon.usb_failure_text(failure).to_owned();
+            Err(text) => {
                 daemon.record(slot, outcome, Some(&text));
                 return Err(text);
             }
         };
         outcome.slot = Some(found);
-        let trouble = if dies { Some(Action::Restart) } else { fault };
+        let trouble = if dies { Some(Strike { action: Action::Restart, after: None }) } else { fault };
+        let trouble = trouble.filter(|strike| !searches(&strike.action));
         let result = self.write_and_verify(daemon, module.as_ref(), &mut outcome, trouble).await;
         // 2.0.x leaves the module as it is after an error.
         if result.is_ok() || daemon.profile().is_modern() {
@@ -109,7 +111,7 @@ impl Work {
         daemon: &Arc<Daemon>,
         module: &dyn Module,
         outcome: &mut Outcome,
-        mut trouble: Option<Action>,
+        mut trouble: Option<Strike>,
     ) -> Result<(), String> {
         let cancel = self.cancel.clone();
         let interrupted = || Err(INTERRUPTED.to_owned());
@@ -129,7 +131,7 @@ impl Work {
         daemon: &Arc<Daemon>,
         module: &dyn Module,
         outcome: &mut Outcome,
-        trouble: &mut Option<Action>,
+        trouble: &mut Option<Strike>,
     ) -> Result<(), String> {
         let whole = daemon.surroundings().durations.flash_write;
         let mut owed = Owed::at(daemon.surroundings().pace);
@@ -178,16 +180,16 @@ impl Work {
         daemon: &Arc<Daemon>,
         mut block: Vec<u8>,
         offset: u64,
-        trouble: &mut Option<Action>,
+        trouble: &mut Option<Strike>,
     ) -> Result<Vec<u8>, String> {
         let reached = offset + block.len() as u64;
         let half = self.size / 2;
-        let due = match trouble {
-            None => false,
-            Some(Action::CutAfter(bytes)) => reached > *bytes,
-            Some(_) => reached >= half,
-        };
-        let Some(action) = trouble.take_if(|_| due) else { return Ok(block) };
+        let due = trouble.as_ref().is_some_and(|strike| match (&strike.action, strike.after) {
+            (_, Some(bytes)) => reached >= bytes,
+            (Action::CutAfter(bytes), None) => reached >= *bytes,
+            _ => reached >= half,
+        });
+        let Some(Strike { action, .. }) = trouble.take_if(|_| due) else { return Ok(block) };
         match action {
             Action::Delay(time) => tokio::time::sleep(time).await,
             Action::Corrupt => {
@@ -211,6 +213,12 @@ impl Work {
             Action::Hang => std::future::pending().await,
             Action::ExpireToken => daemon.auth().forget_tokens(),
             Action::Ban(time) => daemon.ban("127.0.0.1", time),
+            Action::Advance(time) => daemon.clock().advance(time),
+            Action::GoDark => {
+                daemon.come_back(Comeback::Never);
+                daemon.restart(Duration::ZERO, RELOAD, false);
+                std::future::pending().await
+            }
             _ => return Err(IO_ERROR.to_owned()),
         }
         Ok(block)
@@ -252,10 +260,13 @@ impl Work {
     async fn firmware(&mut self, daemon: &Arc<Daemon>) -> Result<(), String> {
         let mut image = Vec::new();
         let cancel = self.cancel.clone();
+        let space = daemon.plan().staging;
+        let here = Site::Firmware { board: Some(daemon.plan().name.clone()) };
+        let fault = daemon.surroundings().faults.strike(&here);
         let copy = async {
             while let Some(piece) = self.source.next().await {
                 let piece: Bytes = piece?;
-                if image.len() as u64 + piece.len() as u64 > STAGING {
+                if image.len() as u64 + piece.len() as u64 > space || fault == Some(Action::DiskFull) {
                     return Err(NO_SPACE.to_owned());
                 }
                 image.extend_from_slice(&piece);
@@ -266,16 +277,36 @@ impl Work {
         cancel.run_until_cancelled(copy).await.unwrap_or_else(|| Err(INTERRUPTED.to_owned()))?;
         // The installer runs as a program of its own: nothing cancels it.
         daemon.surroundings().pace.sleep(daemon.surroundings().durations.flash_verify).await;
-        let modern = daemon.profile().is_modern();
-        let refused = if modern {
-            "failed firmware upgrade (exit status: 2)"
-        } else {
-            "failed os_update (exit status: 2)"
-        };
-        let firmware = Firmware::parse_image(&image).ok_or(refused)?;
-        daemon.stage(firmware);
+        let installer =
+            if daemon.profile().is_modern() { "failed firmware upgrade" } else { "failed os_update" };
+        let refused = |status: i32| format!("{installer} (exit status: {status})");
+        match fault {
+            None | Some(Action::DiskFull) => {}
+            Some(Action::Delay(time)) => tokio::time::sleep(time).await,
+            Some(Action::Fail(status, _)) => return Err(refused(status)),
+            // It wrote something, and not to where the board boots from.
+            Some(Action::OldFirmware) => return Ok(()),
+            Some(Action::Restart | Action::Reboot) => {
+                daemon.restart(Duration::ZERO, RELOAD, false);
+                return std::future::pending().await;
+            }
+            Some(Action::Hang) => return std::future::pending().await,
+            Some(_) => return Err(refused(255)),
+        }
+        // The name goes through a shell: what is more than a plain word makes the installer look for another file.
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if self.name.is_empty() || !self.name.chars().all(plain) {
+            return Err(refused(2));
+        }
+        let firmware = Firmware::parse_image(&image).filter(|firmware| *firmware != Firmware::V1_1_0);
+        daemon.stage(firmware.ok_or_else(|| refused(2))?);
         Ok(())
     }
+}
+
+/// Whether a fault is about the search for the module, not the writing.
+fn searches(action: &Action) -> bool {
+    matches!(action, Action::NoModule | Action::SeveralModules | Action::OtherSlot(_))
 }
 
 /// Writes a block to the eMMC behind what is there.
@@ -323,9 +354,26 @@ impl Daemon {
             error: error.map(str::to_owned),
         });
     }
-    fn strike_flash(&self, slot: usize) -> Option<Action> {
+    fn strike_flash(&self, slot: usize) -> Option<Strike> {
         let here = Site::Flash { board: Some(self.plan().name.clone()), slot: u8::try_from(slot + 1).ok() };
-        self.surroundings().faults.strike(&here)
+        self.surroundings().faults.strike_within(&here)
+    }
+    /// The module to write to, and its slot; or the error in this firmware's words.
+    fn search(&self, slot: usize, fault: Option<&Action>) -> Result<(usize, Arc<dyn Module>), String> {
+        let failed = |failure| Err(self.usb_failure_text(failure).to_owned());
+        match fault {
+            Some(Action::NoModule) => failed(UsbFailure::NotFound),
+            Some(Action::SeveralModules) => failed(UsbFailure::Several),
+            Some(Action::OtherSlot(other)) => {
+                let other = usize::from(other.saturating_sub(1));
+                match self.module(other) {
+                    Some(module) => Ok((other, module.clone())),
+                    None => failed(UsbFailure::NotFound),
+                }
+            }
+            _ if self.profile().is_fork() => self.find_by_port(slot),
+            _ => self.find_on_usb(slot).or_else(failed),
+        }
     }
 }
 

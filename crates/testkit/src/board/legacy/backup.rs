@@ -16,7 +16,7 @@ pub(crate) fn backup() -> Response<AnswerBody> {
     // The channel holds the one piece, so it cannot be refused.
     let _sent = sender.try_send(Ok(Bytes::from(gzip(&tar(FILE.0, FILE.1)))));
     let mut answer = typed(StatusCode::OK, "application/gzip", "");
-    *answer.body_mut() = AnswerBody::Pieces { pieces };
+    *answer.body_mut() = AnswerBody::Pieces { pieces, length: None };
     with(answer, header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\""))
 }
 

@@ -14,16 +14,37 @@ const ROOT_FREE: u64 = 24_641_536;
 /// What the reference answers count as used on an empty card.
 const CARD_OVERHEAD: u64 = 700_653_568;
 
-/// Buildroot, from 2.0.x and from 2.1 on.
+/// The firmware release that carries the fork's daemon.
+const FORK_RELEASE: &str = "v2.42.0";
+
+/// Buildroot, from 2.0.x, from 2.1 and from the fork on.
 fn buildroot(daemon: &Daemon) -> &'static str {
-    if daemon.profile().is_modern() { "2024.05.1" } else { "2023.08" }
+    match daemon.profile() {
+        profile if profile.is_fork() => "2025.02.17",
+        profile if profile.is_modern() => "2024.05.1",
+        _ => "2023.08",
+    }
 }
 
 pub(super) fn about(daemon: &Daemon) -> Reply {
     let (profile, build) = (daemon.profile(), buildroot(daemon));
     let revision = daemon.plan().revision.number();
     let (root, time) = (format!("Buildroot {build}"), profile.build_time);
-    Reply::Value(if profile.since(2, 3, 5) {
+    Reply::Value(if profile.is_fork() {
+        json!({
+            "api": "1.1",
+            "bmcd_version": profile.version,
+            "board_model": "TuringPi2\0\0\0\0\0\0\0",
+            "board_revision": format!("v{}", daemon.plan().revision.name()),
+            "board_serial": "XZCT000000000",
+            "build_version": profile.version,
+            "buildroot": build,
+            "buildtime": time,
+            "hostname": "turingpi",
+            "kernel": "6.12.109",
+            "version": FORK_RELEASE,
+        })
+    } else if profile.since(2, 3, 5) {
         json!({
             "api": "1.1",
             "bmcd_version": profile.version,
@@ -63,13 +84,18 @@ pub(crate) fn other(daemon: &Daemon) -> Reply {
     // os-release is read line by line, so its quotes stay.
     let (root, time) = (format!("\"Buildroot {build}\""), profile.build_time);
     Reply::Value(if profile.since(2, 3, 5) {
+        let (root, version) = if profile.is_fork() {
+            (build.to_owned(), FORK_RELEASE.to_owned())
+        } else {
+            (root, format!("v{build}"))
+        };
         json!([{
             "api": "1.1",
             "buildroot": root,
             "buildtime": time,
             "ip": ADDRESS,
             "mac": MAC,
-            "version": format!("v{build}"),
+            "version": version,
         }])
     } else {
         // 2.1.0 asks eth0, but the address is on br0. 2.0.x forgets to trim.

@@ -1,23 +1,28 @@
 //! `/api/bmc` of bmcd: the envelope, the order of checks, and the table of types.
 
 mod backup;
+mod fork;
 mod info;
 mod nodes;
 mod settings;
+
+use std::sync::Arc;
 
 use http::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    daemon::{REBOOT, RELOAD},
+    daemon::{Daemon, REBOOT, RELOAD},
     door::{Call, plain},
     job::{self, JobError},
+    profile::Profile,
     query::Query,
     wire::{Answer, AnswerBody, Hangup, bare, typed, with},
 };
 
 pub(crate) use backup::backup;
+pub(crate) use fork::{answer as fork_paths, refuse_factory_password};
 pub(crate) use info::{c_daemon_other, card_free, other};
 pub(crate) use nodes::node_parameter;
 
@@ -61,7 +66,11 @@ impl From<(StatusCode, String)> for Reply {
 pub(crate) async fn entry(call: Call) -> Answer {
     let raw = call.raw_query().to_owned();
     let query = Query::parse(&raw);
-    let is_job = raw.contains("type=flash") || raw.contains("type=firmware");
+    let is_job = if call.daemon.profile().is_fork() {
+        matches!(query.get("type"), Some("flash" | "firmware"))
+    } else {
+        raw.contains("type=flash") || raw.contains("type=firmware")
+    };
     match call.head.method {
         Method::GET if raw.contains("opt=get") && is_job => {
             Ok(plain(call.daemon.jobs().with(|job| job.to_json().to_string())))
@@ -87,7 +96,7 @@ async fn start(call: Call, query: &Query) -> Answer {
     }
     Ok(match job::start(&call.daemon, query).await {
         Ok(handle) => plain(handle),
-        Err(JobError(status, text)) => typed(status, "text/plain; charset=utf-8", text),
+        Err(error) => job_error(call.daemon.profile(), error),
     })
 }
 
@@ -97,18 +106,29 @@ pub(crate) async fn upload(call: Call, handle: &str, guard: Option<OwnedMutexGua
         let text = format!("can not parse {handle:?} to a u32");
         return Ok(typed(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", text));
     };
-    let life = call.daemon.life();
+    let (life, profile) = (call.daemon.life(), call.daemon.profile());
     let task = tokio::spawn(async move {
         let _held = guard;
-        let Call { daemon, head, body, cut, .. } = call;
-        life.run_until_cancelled(job::upload(&daemon, id, &head.headers, body, cut)).await
+        let Call { daemon, head, body, trouble, .. } = call;
+        let trouble = job::Trouble::new(trouble);
+        life.run_until_cancelled(job::upload(&daemon, id, &head.headers, body, trouble)).await
     });
     match task.await {
         Ok(Some(Ok(()))) => Ok(bare(StatusCode::OK, "")),
-        Ok(Some(Err(job::UploadEnd::Error(JobError(status, text))))) => {
+        Ok(Some(Err(job::UploadEnd::Error(error)))) => Ok(job_error(profile, error)),
+        Ok(Some(Err(job::UploadEnd::Early(status, text)))) => {
             Ok(typed(status, "text/plain; charset=utf-8", text))
         }
-        Ok(Some(Err(job::UploadEnd::Hangup)) | None) | Err(_) => Err(Hangup),
+        Ok(Some(Err(job::UploadEnd::Hangup | job::UploadEnd::Gone)) | None) | Err(_) => Err(Hangup),
+    }
+}
+
+/// The official daemons lose the status and the envelope of these errors.
+fn job_error(profile: Profile, JobError(status, text): JobError) -> Response<AnswerBody> {
+    if profile.is_fork() {
+        Reply::Error(status, text).into_response()
+    } else {
+        typed(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", text)
     }
 }
 
@@ -121,9 +141,19 @@ async fn ordinary(call: &Call, query: &Query) -> Answer {
     let Some(kind) = query.get("type") else {
         return Ok(Reply::bad_request("Missing `type` parameter").into_response());
     };
-    let (daemon, profile) = (&call.daemon, call.daemon.profile());
+    Ok(dispatch(&call.daemon, kind, is_set, query).await?.into_response())
+}
+
+/// One type, asked for or set.
+pub(super) async fn dispatch(
+    daemon: &Arc<Daemon>,
+    kind: &str,
+    is_set: bool,
+    query: &Query,
+) -> Result<Reply, Hangup> {
+    let profile = daemon.profile();
     let (modern, second) = (profile.is_modern(), std::time::Duration::from_secs(1));
-    let reply = match (kind, is_set) {
+    Ok(match (kind, is_set) {
         ("about", false) if profile.since(2, 0, 2) => info::about(daemon),
         ("other", false) => info::other(daemon),
         ("info", false) if profile.since(2, 0, 2) => info::info(daemon),
@@ -149,6 +179,8 @@ async fn ordinary(call: &Call, query: &Query) -> Answer {
         ("node_to_msd", true) => nodes::to_disk(daemon, query).await,
         ("cooling", false) if modern => settings::cooling(daemon),
         ("cooling", true) if modern => settings::set_cooling(daemon, query),
+        ("thermal", false) if profile.is_fork() => fork::thermal(daemon),
+        ("health", false) if profile.is_fork() => fork::health(daemon),
         ("network", true) => {
             if modern {
                 daemon.bounce_network(second);
@@ -168,8 +200,7 @@ async fn ordinary(call: &Call, query: &Query) -> Answer {
             Reply::Ok
         }
         _ => Reply::bad_request(format!("Invalid `type` parameter {kind}")),
-    };
-    Ok(reply.into_response())
+    })
 }
 
 fn not_implemented(text: &str) -> Reply {

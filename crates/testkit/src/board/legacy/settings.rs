@@ -75,6 +75,15 @@ pub(super) fn usb_boot(daemon: &Daemon, query: &Query) -> Reply {
 
 pub(super) fn cooling(daemon: &Daemon) -> Reply {
     let speed = daemon.hardware().fan_speed;
+    if daemon.profile().is_fork() {
+        return Reply::Value(json!([{
+            "device": FAN,
+            "max_speed": FAN_MAX,
+            "overridden": speed > 0,
+            "speed": speed,
+            "zone": "thermal_zone0",
+        }]));
+    }
     Reply::Value(json!([{"device": FAN, "max_speed": FAN_MAX, "speed": speed}]))
 }
 
@@ -89,11 +98,16 @@ pub(super) fn set_cooling(daemon: &Daemon, query: &Query) -> Reply {
         return Reply::bad_request("`speed` parameter is not a number");
     };
     let what = "set Cooling state";
+    // The fork tells a mistake of the caller from one of its own.
+    let refused = |text: String| match Reply::failed(what, &text) {
+        Reply::Error(_, text) if daemon.profile().is_fork() => Reply::bad_request(text),
+        reply => reply,
+    };
     if device != FAN {
-        return Reply::failed(what, &format!("cooling device: `{device}` does not exist"));
+        return refused(format!("cooling device: `{device}` does not exist"));
     }
     if speed > FAN_MAX {
-        return Reply::failed(what, &format!("given speed '{speed}' exceeds maximum speed of '{FAN_MAX}'"));
+        return refused(format!("given speed '{speed}' exceeds maximum speed of '{FAN_MAX}'"));
     }
     daemon.hardware().fan_speed = speed;
     Reply::Ok

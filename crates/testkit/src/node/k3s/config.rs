@@ -56,7 +56,8 @@ impl Config {
             _ => Err(format!("yaml: unmarshal errors in {path}: cannot unmarshal into map")),
         }
     }
-    /// Reads what a service starts with: files, the unit's environment, then its command line.
+    /// Reads what a service starts with: the unit's environment, files, then its command line. k3s puts what its files
+    /// say in front of its command line, so that they count more than the environment.
     pub(crate) fn read(vfs: &Vfs, unit: &Unit, args: &[String]) -> Result<Self, String> {
         let mut config = Self::default();
         let mut paths = vec!["/etc/rancher/k3s/config.yaml".to_owned()];
@@ -95,7 +96,10 @@ impl Config {
                     "K3S_AGENT_TOKEN" => "agent-token",
                     _ => continue,
                 };
-                config.values.insert(key.to_owned(), value.trim_matches(['"', '\'']).into());
+                config
+                    .values
+                    .entry(key.to_owned())
+                    .or_insert_with(|| value.trim_matches(['"', '\'']).to_owned().into());
             }
         }
         let mut seen: BTreeMap<String, Vec<Value>> = BTreeMap::new();

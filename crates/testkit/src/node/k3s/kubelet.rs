@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::{Ended, Run};
 use crate::{
-    Gvr, OsKind,
+    Gvr, OsKind, Store,
+    kubelet::{self, NodeReport},
     node::{Node, vfs::Inode},
     world::{
         cluster::{Cluster, Datastore},
@@ -91,27 +92,11 @@ impl Kubelet {
                         let _ = store.create(&Gvr::NODES, None, object);
                     }
                 }
+                renew(store, &run.name);
                 let _ = store.modify(&Gvr::NODES, None, &run.name, |node| {
-                    for (kind, reason) in [
-                        ("MemoryPressure", "KubeletHasSufficientMemory"),
-                        ("DiskPressure", "KubeletHasNoDiskPressure"),
-                        ("PIDPressure", "KubeletHasSufficientPID"),
-                    ] {
-                        objects::set_condition(
-                            node,
-                            kind,
-                            "False",
-                            reason,
-                            "kubelet has sufficient resources available",
-                        );
+                    for condition in kubelet::conditions(true, None) {
+                        objects::report(node, &condition);
                     }
-                    objects::set_condition(
-                        node,
-                        "Ready",
-                        "True",
-                        "KubeletReady",
-                        "kubelet is posting ready status",
-                    );
                     if let Some(taints) = node.pointer_mut("/spec/taints").and_then(Value::as_array_mut) {
                         taints.retain(|t| {
                             !t.get("key").and_then(Value::as_str).is_some_and(|k| {
@@ -147,98 +132,60 @@ fn facts(run: &Run<'_>) -> Value {
         .unwrap_or_default()
 }
 
-fn object(run: &Run<'_>, cluster: &Cluster, facts: Value) -> Result<Value, String> {
-    let arch = facts.get("architecture").and_then(Value::as_str).unwrap_or("arm64").to_owned();
-    let mut labels = json!({
-        "beta.kubernetes.io/arch": arch, "beta.kubernetes.io/os": "linux", "kubernetes.io/arch": arch, "kubernetes.io/os": "linux",
-        "kubernetes.io/hostname": run.name, "beta.kubernetes.io/instance-type": "k3s", "node.kubernetes.io/instance-type": "k3s"
+/// Shows that the node lives: its Lease, renewed or made anew.
+fn renew(store: &Store, name: &str) {
+    let Some(node) = store.find(&Gvr::NODES, None, name) else { return };
+    let uid = node.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+    let lease = kubelet::lease(name, uid);
+    let renewed = store.modify(&Gvr::LEASES, Some(kubelet::LEASE_NAMESPACE), name, |old| {
+        for part in ["/metadata/ownerReferences", "/spec"] {
+            if let (Some(old), Some(new)) = (old.pointer_mut(part), lease.pointer(part)) {
+                *old = new.clone();
+            }
+        }
     });
-    let map = labels.as_object_mut().ok_or("labels")?;
-    if run.server {
-        for role in ["control-plane", "master"]
-            .into_iter()
-            .chain((cluster.datastore() == Datastore::Etcd).then_some("etcd"))
-        {
-            map.insert(format!("node-role.kubernetes.io/{role}"), "true".into());
-        }
+    if renewed.is_err() {
+        let _ = store.create(&Gvr::LEASES, Some(kubelet::LEASE_NAMESPACE), lease);
     }
-    for label in run.config.list("node-label") {
-        let (key, value) = label.split_once('=').unwrap_or((&label, ""));
-        if key.starts_with("node-role.kubernetes.io/")
-            || (key.contains("kubernetes.io/")
-                && !key.starts_with("node.kubernetes.io/")
-                && !key.contains("kubelet.kubernetes.io/")
-                && !key.starts_with("topology.kubernetes.io/"))
-        {
-            return Err(format!(
-                "failed to validate kubelet flags: unknown 'kubernetes.io' or 'k8s.io' labels specified with --node-labels: [{key}]"
-            ));
-        }
-        map.insert(key.to_owned(), value.into());
-    }
-    let taints: Vec<Value> = run
-        .config
-        .list("node-taint")
-        .iter()
-        .filter_map(|taint| {
-            let (rest, effect) = taint.rsplit_once(':')?;
-            let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
-            Some(json!({"key": key, "value": value, "effect": effect}))
-        })
-        .collect();
+}
+
+fn object(run: &Run<'_>, cluster: &Cluster, facts: Value) -> Result<Value, String> {
+    let etcd = run.server && cluster.datastore() == Datastore::Etcd;
+    let member = cluster.member(&run.name).filter(|_| etcd);
     let pods = cluster
         .critical()
         .get("cluster-cidr")
         .and_then(|cidr| cidr.split('.').take(2).map(str::to_owned).reduce(|a, b| format!("{a}.{b}")))
         .unwrap_or_else(|| "10.42".into());
-    let index = cluster.api.store().list(&Gvr::NODES, None).map_or(0, |nodes| nodes.len());
-    let at = objects::now();
-    let not_ready = json!({"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "container runtime network not ready: cni plugin not initialized", "lastHeartbeatTime": at, "lastTransitionTime": at});
-    let mut conditions = vec![not_ready];
-    if run.server && cluster.datastore() == Datastore::Etcd {
-        let voter = cluster.member(&run.name).is_some_and(|m| m.voter);
-        let (status, reason, message) = if voter {
-            ("True", "MemberNotLearner", "Node is a voting member of the etcd cluster")
-        } else {
-            ("False", "MemberIsLearner", "Node has not been promoted to voting member of the etcd cluster")
-        };
-        conditions.push(json!({"type": "EtcdIsVoter", "status": status, "reason": reason, "message": message, "lastHeartbeatTime": at, "lastTransitionTime": at}));
-    }
-    let (memory, cores) = (run.node.plan.memory / 1024, run.node.plan.cores);
-    let resources = json!({"cpu": cores.to_string(), "memory": format!("{memory}Ki"), "pods": max_pods(run), "ephemeral-storage": "28Gi"});
-    let mut annotations = json!({
-        "k3s.io/internal-ip": run.address.to_string(), "k3s.io/hostname": run.name,
-        "flannel.alpha.coreos.com/public-ip": run.address.to_string(), "alpha.kubernetes.io/provided-node-ip": run.address.to_string()
-    });
-    if run.server
-        && cluster.datastore() == Datastore::Etcd
-        && let Some(map) = annotations.as_object_mut()
-    {
-        let mark = cluster.member(&run.name).map(|m| m.mark).unwrap_or_default();
+    let nodes = cluster.api.store().list(&Gvr::NODES, None).unwrap_or_default();
+    let taken: Vec<&str> = nodes.iter().filter_map(|n| n.pointer("/spec/podCIDR")?.as_str()).collect();
+    let free = (0..255).map(|n| format!("{pods}.{n}.0/24")).find(|cidr| !taken.contains(&cidr.as_str()));
+    let max_pods =
+        run.config.list("kubelet-arg").iter().find_map(|a| a.strip_prefix("max-pods=")?.parse().ok());
+    let report = NodeReport {
+        name: run.name.clone(),
+        address: run.address,
+        arch: facts.get("architecture").and_then(Value::as_str).unwrap_or("arm64").to_owned(),
+        server: run.server,
+        etcd_voter: etcd.then(|| member.as_ref().is_some_and(|m| m.voter)),
+        labels: run.config.list("node-label"),
+        taints: run.config.list("node-taint"),
+        pod_cidr: free.ok_or("no range is left for pods")?,
+        cores: run.node.plan.cores.into(),
+        memory_kib: run.node.plan.memory / 1024,
+        max_pods: max_pods.unwrap_or(110),
+        info: facts,
+    };
+    let mut object = report.object()?;
+    if etcd && let Some(map) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        let mark = member.map(|m| m.mark).unwrap_or_default();
         map.insert(
             "etcd.k3s.cattle.io/node-name".into(),
             format!("{}-{}", run.name, mark.get(..8).unwrap_or_default()).into(),
         );
         map.insert("etcd.k3s.cattle.io/node-address".into(), run.address.to_string().into());
     }
-    Ok(json!({
-        "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": run.name, "labels": labels, "annotations": annotations},
-        "spec": {"podCIDR": format!("{pods}.{index}.0/24"), "podCIDRs": [format!("{pods}.{index}.0/24")], "providerID": format!("k3s://{}", run.name), "taints": taints},
-        "status": {
-            "addresses": [{"type": "InternalIP", "address": run.address.to_string()}, {"type": "Hostname", "address": run.name}],
-            "capacity": resources, "allocatable": resources, "nodeInfo": facts, "conditions": conditions,
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}
-        }
-    }))
-}
-
-fn max_pods(run: &Run<'_>) -> String {
-    run.config
-        .list("kubelet-arg")
-        .iter()
-        .find_map(|a| a.strip_prefix("max-pods=").map(str::to_owned))
-        .unwrap_or_else(|| "110".into())
+    Ok(object)
 }
 
 /// What k3s leaves on a host: interfaces, mounts, folders. A stop does not take them away.
@@ -274,6 +221,8 @@ fn leave_traces(run: &Run<'_>, cluster: &Cluster) {
                 .to_string(),
         );
         vfs.put("/var/lib/rancher/k3s/agent/etc/containerd/config.toml", "version = 3\n");
+        vfs.put("/var/lib/rancher/k3s/agent/server-ca.crt", cluster.pki.server_ca_pem());
+        vfs.put("/var/lib/rancher/k3s/agent/client-ca.crt", cluster.pki.client_ca_pem());
         vfs.put("/run/flannel/subnet.env", format!("FLANNEL_SUBNET={pod_cidr}\n"));
         for (at, kind) in [
             ("/run/k3s/containerd/io.containerd.grpc.v1.cri/sandboxes/sim/shm", "tmpfs"),

@@ -14,6 +14,7 @@ mod mounts;
 mod network;
 mod processes;
 mod streams;
+pub(crate) mod terminal;
 mod transient;
 
 use std::{
@@ -168,7 +169,7 @@ const OWN: Table = &[
 ];
 
 /// All tables.
-const TABLES: [Table; 16] = [
+const TABLES: [Table; 17] = [
     OWN,
     apt::TABLE,
     archive::TABLE,
@@ -184,6 +185,7 @@ const TABLES: [Table; 16] = [
     network::TABLE,
     processes::TABLE,
     streams::TABLE,
+    terminal::TABLE,
     transient::TABLE,
 ];
 
