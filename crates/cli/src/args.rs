@@ -110,6 +110,15 @@ pub(crate) enum Command {
     /// Look for everything that would get in the way, and say what to do about it
     #[command(after_help = "Examples:\n  turingpi doctor\n  turingpi doctor --output json cluster.yaml")]
     Doctor(Doctor),
+    /// One board by hand: power, USB, console, flash, firmware; as `tpi`, and more
+    #[command(
+        after_help = "Which board: --board with a name of the document or an address; without it the\n\
+        only board of cluster.yaml. The password comes from TPI_PASSWORD, a file or a\n\
+        question, never from the command line. What cuts something asks, or needs --yes.\n\n\
+        Examples:\n  turingpi board info --board 10.10.88.70\n  turingpi board power on -n 1,3\n  \
+        turingpi board flash -n 2 armbian.img.xz\n  turingpi board discover"
+    )]
+    Board(crate::command::board::Board),
     /// Operating system images: list, download, check, look inside, make room
     #[command(after_help = crate::command::image::EXAMPLES)]
     Image(crate::command::image::Image),

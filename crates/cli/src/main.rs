@@ -4,6 +4,8 @@
 mod args;
 mod command;
 mod exit;
+#[cfg(test)]
+mod reference;
 mod render;
 mod session;
 #[cfg(feature = "simulate")]
@@ -40,10 +42,11 @@ fn main() -> ExitCode {
         }
     };
     let json = cli.global.output == args::Output::Json;
-    // These two tell a stream of events; their failure is its last line.
+    // These tell a stream of events; their failure is its last line.
     let stream = match &cli.command {
         args::Command::Apply(apply) => Some(apply.simulated.simulate),
         args::Command::Destroy(_) => Some(false),
+        args::Command::Board(board) if board.verb.is_stream() => Some(false),
         _ => None,
     };
     let result = runtime.block_on(command::run(cli));

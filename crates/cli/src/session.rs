@@ -103,13 +103,16 @@ pub(crate) fn diagnostic(path: &Path, text: &str, finding: &Diagnostic) -> Strin
 
 /// The environment of a real run.
 pub(crate) fn environment(global: &Global, loaded: &Loaded) -> Result<Environment, Exit> {
-    let state_dir = match &global.state_dir {
-        Some(dir) => dir.clone(),
-        None => loaded.base.join(".turingpi").join(&loaded.document.name),
-    };
+    let usual = loaded.base.join(".turingpi").join(&loaded.document.name);
+    Ok(Environment { base: loaded.base.clone(), ..bare_environment(global, usual)? })
+}
+
+/// The environment without a document; `usual` is the state folder when none is named.
+pub(crate) fn bare_environment(global: &Global, usual: PathBuf) -> Result<Environment, Exit> {
+    let state_dir = global.state_dir.clone().unwrap_or(usual);
     let cache_dir = cache_dir(global)?;
     Ok(Environment {
-        base: loaded.base.clone(),
+        base: PathBuf::from("."),
         home: home(),
         state_dir,
         cache_dir,

@@ -29,6 +29,7 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod board;
 mod boards;
 mod bring_up;
 pub mod doctor;

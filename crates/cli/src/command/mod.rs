@@ -1,6 +1,7 @@
 //! One file a verb.
 
 mod apply;
+pub(crate) mod board;
 mod destroy;
 mod doctor;
 pub(crate) mod image;
@@ -36,6 +37,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Exit> {
         #[cfg(not(feature = "simulate"))]
         Command::Simulate(_) => Err(no_simulation()),
         Command::Doctor(args) => doctor::run(&global, &args).await,
+        Command::Board(args) => board::run(&global, &args).await,
         Command::Image(args) => image::run(&global, &args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

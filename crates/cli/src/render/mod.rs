@@ -8,4 +8,5 @@ pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod screen;
 pub(crate) mod style;
+pub(crate) mod watch;
 pub(crate) mod words;

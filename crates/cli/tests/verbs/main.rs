@@ -10,12 +10,18 @@
 
 mod board;
 #[cfg(unix)]
+mod console;
+#[cfg(unix)]
 mod destroying;
 mod image;
 mod offline;
+#[cfg(unix)]
+mod pty;
 mod simulate;
 mod stopping;
 mod support;
 #[cfg(unix)]
 mod terminal;
+#[cfg(unix)]
+mod watch;
 mod words;

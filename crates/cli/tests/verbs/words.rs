@@ -2,7 +2,8 @@
 
 use crate::support::{ONE, Place};
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
+    "board",
     "init",
     "validate",
     "plan",

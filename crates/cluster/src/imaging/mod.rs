@@ -5,14 +5,17 @@
 //! a proven system is powered off first, and the plan names it; the slot's record is dropped before and written after the flash, so that a
 //! crash in between leads to a second flash and never to a half-written system that is taken for a good one.
 
+mod bmc_flash;
 mod boards;
 mod boot;
 mod decide;
 mod failure;
 mod flash;
+mod guard;
 mod host_keys;
 mod neighbours;
 mod power;
+mod proof;
 mod record;
 mod uart_log;
 
@@ -25,7 +28,7 @@ use turingpi_engine::Step;
 use turingpi_ssh::SshConnector;
 
 use crate::{
-    Hosts, NodeSpec,
+    Hosts, NodeSpec, SlotRef,
     fetch::{Fetcher, Sha256, Source},
     first_boot::{FirstBootSpec, FirstBootStep},
 };
@@ -33,15 +36,18 @@ use crate::{
 pub use boards::{BoardFacts, Boards, Reach, SlotFacts};
 pub use decide::{Decision, FlashReason, decide};
 pub use failure::bmc_failure;
+pub use guard::{restore_power, set_power};
 pub use host_keys::{HostKeys, KnownHostsFile};
-pub use neighbours::{FlashQueue, Neighbours, bystanders, leftover_power};
-pub use record::{FirstBootState, SlotRecord, flash_step_id, powered_off_key};
+pub use neighbours::{FlashQueue, Neighbours, bystanders, leftover_power, to_power_off};
+pub use record::{BmcWrote, FirstBootState, SlotRecord, flash_step_id, last_flash, powered_off_key};
 pub(crate) use uart_log::UartLog;
 
+use bmc_flash::BmcFlashStep;
 use boot::BootStep;
 pub(crate) use boot::sshd_answers;
 use flash::FlashStep;
 use power::{PowerOnStep, RestorePowerStep, SettleStep, StandByStep};
+use proof::ProveBootStep;
 
 /// An image as the document names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +111,93 @@ pub struct ImagingContext {
     pub limits: ImagingLimits,
 }
 
+/// What a flash alone needs: nobody logs in to what was written.
+#[derive(Clone)]
+pub struct FlashContext {
+    /// The boards.
+    pub boards: Boards,
+    /// The pool that forgets a connection to the old system; `None` where nobody logs in to nodes.
+    pub hosts: Option<Hosts>,
+    /// Gets the image.
+    pub fetcher: Fetcher,
+    /// Why the slot is flashed, for the plan.
+    pub reason: FlashReason,
+    /// What is known about the other slots.
+    pub neighbours: Neighbours,
+    /// Whether the slot's content was in no doubt before: then a flash that does not come to begin leaves no doubt either.
+    pub certain: bool,
+    /// The size of the module's eMMC in bytes, where it is known: no firmware tells it.
+    pub emmc_bytes: Option<u64>,
+}
+
+impl From<&ImagingContext> for FlashContext {
+    fn from(cx: &ImagingContext) -> Self {
+        Self {
+            boards: cx.boards.clone(),
+            hosts: Some(cx.hosts.clone()),
+            fetcher: cx.fetcher.clone(),
+            reason: cx.reason,
+            neighbours: cx.neighbours.clone(),
+            certain: cx.reason == FlashReason::NeverFlashed,
+            emmc_bytes: None,
+        }
+    }
+}
+
+/// Where a flash takes its image from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FlashSource {
+    /// We send it: its digest is checked before and after.
+    Upload(ImageSpec),
+    /// A file that lies on the BMC, such as `/mnt/sdcard/a.img.xz`. The BMC checks no digest.
+    OnBmc(String),
+    /// A URL the BMC downloads from itself.
+    ByBmc {
+        /// The address, as the BMC shall see it.
+        url: url::Url,
+        /// The digest of the file as it is served, which the BMC compares.
+        sha256: Option<Sha256>,
+    },
+}
+
+/// What happens after a flash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterFlash {
+    /// The slot stays off.
+    LeaveOff,
+    /// It is powered on, and nobody looks.
+    PowerOn,
+    /// It is powered on, and its serial console must show the new system within the limit.
+    ProveBoot(Duration),
+}
+
+/// The steps that flash a slot on its own: no login, no first boot. `node` names the slot's occupant in ids and state.
+pub fn flash_steps(
+    node: &str,
+    place: &SlotRef,
+    source: &FlashSource,
+    after: AfterFlash,
+    cx: &FlashContext,
+) -> Vec<Arc<dyn Step>> {
+    let flash: Arc<dyn Step> = match source {
+        FlashSource::Upload(image) => Arc::new(FlashStep::new(node, place, image, cx.clone())),
+        FlashSource::OnBmc(path) => Arc::new(BmcFlashStep::on_bmc(node, place, path, cx.clone())),
+        FlashSource::ByBmc { url, sha256 } => {
+            Arc::new(BmcFlashStep::by_bmc(node, place, url, sha256.as_ref(), cx.clone()))
+        }
+    };
+    let log = Arc::new(UartLog::new(place.slot));
+    let on = || Arc::new(PowerOnStep::new(node, place, Arc::clone(&log), cx.boards.clone())) as Arc<dyn Step>;
+    match after {
+        AfterFlash::LeaveOff => vec![flash],
+        AfterFlash::PowerOn => vec![flash, on()],
+        AfterFlash::ProveBoot(limit) => {
+            let proof = ProveBootStep::new(node, place, Arc::clone(&log), cx.boards.clone(), limit);
+            vec![flash, on(), Arc::new(proof)]
+        }
+    }
+}
+
 /// The steps that flash `image` onto the node's slot and bring it up: flash, power-on, boot, first boot.
 ///
 /// Empty for a node without a slot. [`decide`] says whether they are called for; approval is the engine's business.
@@ -126,7 +219,7 @@ pub fn slot_steps(
         (Decision::Leave | Decision::Unknown { .. }, _) => return steps,
         (Decision::Flash(reason), Some(image)) => {
             let context = ImagingContext { reason: *reason, ..cx.clone() };
-            steps.push(Arc::new(FlashStep::new(node, &place, image, context)));
+            steps.push(Arc::new(FlashStep::new(&node.name, &place, image, FlashContext::from(&context))));
         }
         (Decision::Flash(_), None) => return steps,
         (Decision::Start { settle: true, .. }, _) => steps.push(Arc::new(SettleStep::new(node))),
@@ -136,7 +229,7 @@ pub fn slot_steps(
         Decision::Start { first_boot, .. } => *first_boot,
         _ => true,
     };
-    steps.push(Arc::new(PowerOnStep::new(node, &place, Arc::clone(&log), cx.clone())));
+    steps.push(Arc::new(PowerOnStep::new(&node.name, &place, Arc::clone(&log), cx.boards.clone())));
     steps.push(Arc::new(BootStep::new(node, &place, Arc::clone(&log), first_boot, cx.clone())));
     if first_boot {
         steps.push(Arc::new(FirstBootStep::new(node, &place, log, cx.clone())));
@@ -153,10 +246,19 @@ pub fn stand_by_step(
     neighbours: &Neighbours,
     boards: &Boards,
 ) -> Option<Arc<dyn Step>> {
-    let name = |place: &crate::SlotRef| {
-        nodes.iter().find(|n| n.slot.as_ref() == Some(place)).map(|node| node.name.clone())
-    };
-    let of_board = |place: &&crate::SlotRef| place.board == board;
+    let name =
+        |place: &SlotRef| nodes.iter().find(|n| n.slot.as_ref() == Some(place)).map(|node| node.name.clone());
+    stand_by_step_named(board, &name, neighbours, boards)
+}
+
+/// As [`stand_by_step`], for slots that `name` knows the names of.
+pub fn stand_by_step_named(
+    board: &str,
+    name: &dyn Fn(&SlotRef) -> Option<String>,
+    neighbours: &Neighbours,
+    boards: &Boards,
+) -> Option<Arc<dyn Step>> {
+    let of_board = |place: &&SlotRef| place.board == board;
     let slots: Vec<_> =
         neighbours.announced.iter().filter(of_board).map(|place| (place.slot, name(place))).collect();
     if slots.is_empty() {

@@ -74,7 +74,10 @@ pub fn bystanders(
 /// A slot that this very `run` wrote and verified, or switched on because an earlier one did, is left on: its eMMC holds a
 /// system that was read back, so the module boots and does not wait in boot-ROM mode, and cutting its power now would cut
 /// its first boot.
-pub(super) fn to_power_off(
+///
+/// # Errors
+/// `Config` when a record has another shape.
+pub fn to_power_off(
     target: &SlotRef,
     power: &PerSlot<Power>,
     state: &State,
@@ -92,12 +95,25 @@ pub(super) fn to_power_off(
         if record.as_ref().is_some_and(|record| record.run == run || neighbours.started.contains(&place)) {
             continue;
         }
-        let proven = record.is_some_and(|record| record.is_proven());
+        // Seen to boot counts like a login: what boots from its eMMC does not wait in boot-ROM mode.
+        let seen =
+            record.as_ref().is_some_and(|record| boots(state, &place).as_deref() == Some(&*record.flash));
+        let proven = seen || record.is_some_and(|record| record.is_proven());
         if !proven || neighbours.flashed_too.contains(&place) {
             off.push(slot);
         }
     }
     Ok(off)
+}
+
+/// The key under which the state keeps which flash of a slot was seen to boot.
+pub(super) fn boots_key(place: &SlotRef) -> String {
+    format!("slot-boots/{}/{}", place.board, place.slot)
+}
+
+/// The flash that was seen to boot in a slot.
+fn boots(state: &State, place: &SlotRef) -> Option<String> {
+    state.record(&boots_key(place)).ok().flatten()
 }
 
 /// The key under which the state keeps the slots of a board that a flash powered off and has to power on again.

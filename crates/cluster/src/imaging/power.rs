@@ -7,9 +7,9 @@ use turingpi_bmc::{Power, Slot};
 use turingpi_engine::{Change, Failure, Risk, Step, StepContext, StepDescription, Verdict};
 
 use super::{
-    Boards, ImagingContext, UartLog, bmc_failure,
-    flash::{cut_power, restore_power, set_power},
-    flash_step_id, powered_off_key,
+    Boards, UartLog, bmc_failure, flash_step_id,
+    guard::{cut_power, restore_power, set_power},
+    powered_off_key,
 };
 use crate::{NodeSpec, SlotRef};
 
@@ -17,12 +17,12 @@ pub(super) struct PowerOnStep {
     node: String,
     place: SlotRef,
     log: Arc<UartLog>,
-    cx: ImagingContext,
+    boards: Boards,
 }
 
 impl PowerOnStep {
-    pub(super) fn new(node: &NodeSpec, place: &SlotRef, log: Arc<UartLog>, cx: ImagingContext) -> Self {
-        Self { node: node.name.clone(), place: place.clone(), log, cx }
+    pub(super) fn new(node: &str, place: &SlotRef, log: Arc<UartLog>, boards: Boards) -> Self {
+        Self { node: node.to_owned(), place: place.clone(), log, boards }
     }
 }
 
@@ -39,7 +39,7 @@ impl Step for PowerOnStep {
     }
 
     async fn apply(&self, cx: &StepContext) -> Result<(), Failure> {
-        let bmc = self.cx.boards.client(&self.place.board)?;
+        let bmc = self.boards.client(&self.place.board)?;
         let failed = |e| bmc_failure(&self.place.board, e);
         // Before the power, so that not a line of the boot is missed. A board whose serial line is in trouble still boots.
         if let Err(error) = self.log.restart(bmc.as_ref()).await {
@@ -60,7 +60,7 @@ impl Step for PowerOnStep {
     }
 
     async fn verify(&self, _: &StepContext) -> Result<Verdict, Failure> {
-        let bmc = self.cx.boards.client(&self.place.board)?;
+        let bmc = self.boards.client(&self.place.board)?;
         let power = bmc.power().await.map_err(|e| bmc_failure(&self.place.board, e))?;
         Ok(match power[self.place.slot] {
             Power::On => Verdict::Converged,

@@ -57,6 +57,49 @@ impl SlotRecord {
     }
 }
 
+/// A flash whose bytes only the BMC has seen: a file of its own, or one it downloaded. Kept beside no [`SlotRecord`], which
+/// vouches for a digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BmcWrote {
+    /// The path or address.
+    pub source: String,
+    /// Whom it was written for.
+    pub node: String,
+    /// When, UTC.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// The run that did it.
+    pub run: String,
+    /// Names this very flash.
+    pub flash: String,
+}
+
+impl BmcWrote {
+    /// The key of a slot's record.
+    pub fn key(place: &SlotRef) -> String {
+        format!("slot-by-bmc/{}/{}", place.board, place.slot)
+    }
+
+    /// The record of a slot.
+    ///
+    /// # Errors
+    /// `Config` when it has another shape.
+    pub fn read(state: &State, place: &SlotRef) -> Result<Option<Self>, Failure> {
+        state.record(&Self::key(place))
+    }
+}
+
+/// Names the last flash of a slot that ended well, whoever held the bytes: a change shows that there was another.
+///
+/// # Errors
+/// `Config` when a record has another shape.
+pub fn last_flash(state: &State, place: &SlotRef) -> Result<Option<String>, Failure> {
+    Ok(match SlotRecord::read(state, place)? {
+        Some(record) => Some(record.flash),
+        None => BmcWrote::read(state, place)?.map(|wrote| wrote.flash),
+    })
+}
+
 /// The id of a node's flash step, under which the state keeps its in-doubt mark.
 pub fn flash_step_id(node: &str) -> String {
     format!("{node}/flash")

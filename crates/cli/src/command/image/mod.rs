@@ -2,7 +2,7 @@
 
 mod inspect;
 mod list;
-mod progress;
+pub(crate) mod progress;
 mod prune;
 mod pull;
 mod verify;
@@ -33,8 +33,8 @@ pub(crate) struct Image {
     common: Common,
 }
 
-#[derive(Debug, Args)]
-struct Common {
+#[derive(Debug, Default, Args)]
+pub(crate) struct Common {
     /// Your own catalogue, laid over the built-in one
     #[arg(long, global = true, env = "TURINGPI_CATALOGUE", value_name = "FILE", hide_env_values = true)]
     catalogue: Option<PathBuf>,
@@ -85,7 +85,8 @@ pub(crate) async fn run(global: &Global, args: &Image) -> Result<u8, Exit> {
     }
 }
 
-async fn open(global: &Global, common: &Common) -> Result<ImageStore, Exit> {
+/// The store of images, with the proxy of the environment.
+pub(crate) async fn open(global: &Global, common: &Common) -> Result<ImageStore, Exit> {
     let first = |names: [&str; 2]| {
         names.into_iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
     };

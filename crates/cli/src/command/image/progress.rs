@@ -7,10 +7,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::args::{Global, Output};
 
 /// A bar on standard error; nothing where nobody would see it. Gone when it is dropped.
-pub(super) struct Bar(Option<ProgressBar>);
+pub(crate) struct Bar(Option<ProgressBar>);
 
 impl Bar {
-    pub(super) fn new(global: &Global, name: &str) -> Self {
+    pub(crate) fn new(global: &Global, name: &str) -> Self {
         if global.output == Output::Json || !std::io::stderr().is_terminal() {
             return Self(None);
         }
@@ -21,7 +21,7 @@ impl Bar {
     }
 
     /// Shows how far it is.
-    pub(super) fn show(&self, done: u64, total: Option<u64>) {
+    pub(crate) fn show(&self, done: u64, total: Option<u64>) {
         let Some(bar) = &self.0 else { return };
         let template = match (total, bar.length()) {
             (Some(total), known) if known != Some(total) => {

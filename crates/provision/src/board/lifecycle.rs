@@ -1,0 +1,94 @@
+//! After a restart of the BMC: wait for it, log in anew.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use turingpi_bmc::BmcClient as _;
+use turingpi_engine::{Failure, FailureClass, Probe, StepContext};
+
+use super::{BoardDesk, OpenBoard};
+
+/// How long a BMC may take to come back: 48 to 60 s are usual.
+const BACK: Duration = Duration::from_secs(240);
+/// A network that is reset is down by then.
+const BOUNCE: Duration = Duration::from_secs(3);
+/// Whoever answers for this long after being asked to restart has done it unseen, or will not.
+const UNSEEN: Duration = Duration::from_secs(20);
+
+impl BoardDesk {
+    /// Waits until a BMC that was asked to restart has gone and come back, and logs in anew.
+    ///
+    /// # Errors
+    /// `Timeout` when it does not come back, saying what may be the matter.
+    pub async fn wait_until_back(&self, board: &OpenBoard, cx: &StepContext) -> Result<OpenBoard, Failure> {
+        let began = Instant::now();
+        let gone = AtomicBool::new(false);
+        let unseen = cx.timing().limit(UNSEEN);
+        let condition = format!("the BMC of {} to come back", board.name());
+        cx.wait(&condition, BACK, || async {
+            Ok(match board.http().ping().await {
+                Err(_) => {
+                    gone.store(true, Ordering::Relaxed);
+                    Probe::NotYet("it does not answer yet".to_owned())
+                }
+                Ok(()) if gone.load(Ordering::Relaxed) || began.elapsed() >= unseen => Probe::Ready(()),
+                Ok(()) => Probe::NotYet("it has not gone down yet".to_owned()),
+            })
+        })
+        .await
+        .map_err(|failure| not_back(board, failure))?;
+        let back = self.connect(board.name()).await?;
+        cx.note(format!("the BMC of {} is back ({})", back.name(), back.about().firmware_name()));
+        Ok(back)
+    }
+}
+
+impl BoardDesk {
+    /// Waits until a BMC whose network was reset answers again. Firmware 2.1 takes it down a second after its answer.
+    ///
+    /// # Errors
+    /// `Timeout` when it does not come back: its address may have changed.
+    pub async fn wait_until_on_the_network(
+        &self,
+        board: &OpenBoard,
+        cx: &StepContext,
+    ) -> Result<(), Failure> {
+        let began = Instant::now();
+        let gone = AtomicBool::new(false);
+        let condition = format!("the BMC of {} to be on the network", board.name());
+        let waited = cx.wait(&condition, BACK, || async {
+            Ok(match board.http().ping().await {
+                Err(error) => {
+                    gone.store(true, Ordering::Relaxed);
+                    Probe::NotYet(error.to_string())
+                }
+                Ok(()) if gone.load(Ordering::Relaxed) || began.elapsed() >= BOUNCE => Probe::Ready(()),
+                Ok(()) => Probe::NotYet("it has not gone down yet".to_owned()),
+            })
+        });
+        waited.await.map_err(|failure| match failure.class() {
+            FailureClass::Timeout => Failure::new(
+                FailureClass::Timeout,
+                format!("the BMC of {} did not come back on the network", board.name()),
+            )
+            .hint("It may have another address now: `turingpi board discover`.")
+            .source(failure),
+            _ => failure,
+        })
+    }
+}
+
+fn not_back(board: &OpenBoard, failure: Failure) -> Failure {
+    if failure.class() != FailureClass::Timeout {
+        return failure;
+    }
+    Failure::new(FailureClass::Timeout, format!("the BMC of {} did not come back", board.name()))
+        .hint(
+            "Give it two more minutes. It may have another address now: look with `turingpi board discover`. If it stays \
+             dark, cut the board's power for ten seconds: settings and images are kept.",
+        )
+        .source(failure)
+}
