@@ -173,10 +173,11 @@ impl SecretProvider for Terminal {
 #[must_use = "signals are heard as long as this lives"]
 pub(crate) fn stop_on_signals(cancellation: &Cancellation) -> Ears {
     let cancellation = cancellation.clone();
+    let mut signals = Signals::hear();
     Ears(tokio::spawn(async move {
         let mut asked = 0;
         loop {
-            signal().await;
+            signals.next().await;
             asked += 1;
             if asked == 1 {
                 cancellation.stop();
@@ -231,22 +232,44 @@ fn stopped() -> Exit {
     Failure::new(FailureClass::Cancelled, "stopped, and nothing was changed").into()
 }
 
-#[cfg(unix)]
-pub(crate) async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut int), Ok(mut term)) => {
-            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+/// Ctrl-C and the request to end, heard from the moment this is made: none that comes later kills the program or is lost.
+pub(crate) struct Signals {
+    #[cfg(unix)]
+    kinds: Vec<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    pub(crate) fn hear() -> Self {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+            Self { kinds: kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect() }
         }
-        _ => {
-            let _ = tokio::signal::ctrl_c().await;
+        #[cfg(not(unix))]
+        Self {}
+    }
+
+    /// The next of them.
+    pub(crate) async fn next(&mut self) {
+        #[cfg(unix)]
+        if !self.kinds.is_empty() {
+            let kinds = &mut self.kinds;
+            return std::future::poll_fn(|cx| {
+                match kinds.iter_mut().any(|kind| kind.poll_recv(cx).is_ready()) {
+                    true => std::task::Poll::Ready(()),
+                    false => std::task::Poll::Pending,
+                }
+            })
+            .await;
         }
+        let _ = tokio::signal::ctrl_c().await;
     }
 }
 
-#[cfg(not(unix))]
+/// The next signal.
 pub(crate) async fn signal() {
-    let _ = tokio::signal::ctrl_c().await;
+    Signals::hear().next().await;
 }
 
 /// A document with everything opened around it: clients, state, and the simulated board if there is one.

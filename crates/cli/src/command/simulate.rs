@@ -20,6 +20,8 @@ pub(crate) async fn run(global: &Global, args: &Simulate) -> Result<u8, Exit> {
         }
         None => demo(),
     };
+    // Before anybody is told that it runs: from then on it may be stopped.
+    let mut signals = session::Signals::hear();
     let running = Running::start(&document, args.pace, &args.hardware, args.write.as_deref()).await?;
     let file = std::path::absolute(running.folder())
         .unwrap_or_else(|_| running.folder().to_owned())
@@ -65,7 +67,7 @@ pub(crate) async fn run(global: &Global, args: &Simulate) -> Result<u8, Exit> {
             );
         }
     }
-    session::signal().await;
+    signals.next().await;
     running.stop().await;
     Ok(exit::DONE)
 }
