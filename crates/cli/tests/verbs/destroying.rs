@@ -9,8 +9,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    support::{Board, ONE},
-    terminal::Terminal,
+    pty::Pty,
+    support::{Board, ONE, interrupt},
 };
 
 const DOCUMENT: &str = "sim/cluster.yaml";
@@ -29,26 +29,23 @@ fn a_cluster_is_destroyed_by_typing_its_name_and_its_data_or_power_goes_or_stays
     board.run(&APPLY).ends(0);
     let before = authority(&board);
 
-    let mut wrong = Terminal::start(&board.place, &["destroy", DOCUMENT]);
-    wrong.shows("Type the name of the cluster");
-    wrong.shows("Cluster");
-    wrong.types("bal\r");
-    let (code, screen) = wrong.ends();
-    assert_eq!(code, Some(3), "{screen}");
-    assert!(screen.contains("nothing was changed"), "{screen}");
-    let mut stopped = Terminal::start(&board.place, &["destroy", DOCUMENT]);
-    stopped.shows("Cluster");
-    stopped.interrupted();
-    let (code, screen) = stopped.ends();
-    assert_eq!(code, Some(130), "{screen}");
+    let mut wrong = Pty::start(board.place.command(&["destroy", DOCUMENT]), 80, 24);
+    let asked = wrong.shows(0, "Type the name of the cluster");
+    wrong.shows(asked, "Cluster");
+    wrong.press("bal\r");
+    assert_eq!(wrong.ends().code(), Some(3), "{}", wrong.shown());
+    wrong.shows(asked, "nothing was changed");
+    let mut stopped = Pty::start(board.place.command(&["destroy", DOCUMENT]), 80, 24);
+    stopped.shows(0, "Cluster");
+    interrupt(&stopped.child);
+    assert_eq!(stopped.ends().code(), Some(130), "{}", stopped.shown());
     board.run(&["status", DOCUMENT]).ends(0).says(&["lab is ready"]);
 
-    let mut right = Terminal::start(&board.place, &["destroy", DOCUMENT, "--keep-data"]);
-    right.shows("Cluster");
-    right.types("lab\r");
-    let (code, screen) = right.ends();
-    assert_eq!(code, Some(0), "{screen}");
-    assert!(screen.contains("Its data is kept"), "{screen}");
+    let mut right = Pty::start(board.place.command(&["destroy", DOCUMENT, "--keep-data"]), 80, 24);
+    right.shows(0, "Cluster");
+    right.press("lab\r");
+    assert_eq!(right.ends().code(), Some(0), "{}", right.shown());
+    right.shows(0, "Its data is kept");
     board.run(&["plan", DOCUMENT]).ends(2);
     board.run(&["apply", DOCUMENT, "--yes"]).ends(0);
     assert_eq!(authority(&board), before, "the same cluster again");

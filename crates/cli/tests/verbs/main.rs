@@ -21,7 +21,5 @@ mod simulate;
 mod stopping;
 mod support;
 #[cfg(unix)]
-mod terminal;
-#[cfg(unix)]
 mod watch;
 mod words;
