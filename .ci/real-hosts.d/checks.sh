@@ -275,6 +275,23 @@ strangers() {
   expect 0 "with the old key and the right password all is well" plan "$document"
 }
 
+# The other sudo in the place of the one that was there.
+other_sudo() {
+  local root
+  root=$(root_of node3)
+  [ -n "$sudo_rs" ] || { echo "SKIPPED: no sudo-rs"; return; }
+  install -m 4755 "$sudo_rs" "$root/usr/bin/sudo"
+  printf 'root ALL=(ALL:ALL) ALL\n%%sudo ALL=(ALL:ALL) ALL\n' >"$root/etc/sudoers-rs"
+  chmod 440 "$root/etc/sudoers-rs"
+  must "node3 has sudo-rs" on node3 sh -c 'sudo --version | grep -q sudo-rs'
+  rm "$root/etc/sysctl.d/90-turingpi.conf"
+  on node3 sh -c 'cp /usr/local/bin/k3s /tmp/k3s && echo >>/tmp/k3s && mv /tmp/k3s /usr/local/bin/k3s'
+  expect 0 "with a password for sudo-rs a file and the binary are repaired" apply --yes "$document"
+  must "the file is root's" test "$(stat -c %U "$root/etc/sysctl.d/90-turingpi.conf")" = root
+  must "the binary is the release's" cmp -s "$root/usr/local/bin/k3s" "$(root_of node1)/usr/local/bin/k3s"
+  expect 0 "and nothing is left to change" plan "$document"
+}
+
 # Nothing of k3s is on a host any more.
 clean() {
   local node=$1 root path found
@@ -359,6 +376,7 @@ all_checks() {
   drift
   said "strangers"
   strangers
+  other_sudo
   said "destroy"
   taken_down
   said "again, with a host that reboots"

@@ -39,6 +39,19 @@ build_programs() {
   rm "$work/stand-in"
 }
 
+# sudo-rs, for the host that asks for a password: Debian's release here may not have it.
+build_sudo_rs() {
+  sudo_rs=${SUDO_RS:-$PWD/target/ci/sudo-rs/bin/sudo}
+  [ -x "$sudo_rs" ] && return
+  if [ ! -e /usr/include/security/pam_appl.h ]; then
+    apt-get install -y -qq --no-install-recommends libpam0g-dev >/dev/null 2>&1 || true
+  fi
+  if ! cargo install --quiet --locked sudo-rs --version 0.2.15 --root "$PWD/target/ci/sudo-rs" 2>"$work/sudo-rs.log"; then
+    tail -n 3 "$work/sudo-rs.log"
+    sudo_rs=
+  fi
+}
+
 # The same release as this machine's, so that programs built here run there. Everything that host preparation installs
 # is in it: the hosts reach no package mirror.
 build_root() {
