@@ -260,6 +260,37 @@ async fn a_host_certificate_of_a_known_authority_is_taken() {
 }
 
 #[tokio::test]
+async fn host_certificates_with_rsa_and_ecdsa_are_taken_too() {
+    for (authority, key) in
+        [("rsa", "ed25519"), ("ecdsa", "ed25519"), ("ed25519", "ecdsa"), ("ed25519", "rsa")]
+    {
+        let file = if key == "ed25519" { "ed25519" } else { "certified" };
+        let config = format!("HostKey FOLDER/host_{file}\nHostCertificate FOLDER/host_{file}-cert.pub");
+        let Some(sshd) = Sshd::with(&config) else { return };
+        if file != "ed25519" {
+            another(&sshd, key, file);
+        }
+        another(&sshd, authority, "ca");
+        let (ca, public) = (sshd.path("host_ca"), sshd.path(&format!("host_{file}.pub")));
+        let args = [
+            "-q",
+            "-s",
+            ca.to_str().unwrap(),
+            "-I",
+            "test",
+            "-n",
+            "127.0.0.1",
+            "-h",
+            public.to_str().unwrap(),
+        ];
+        output_of("ssh-keygen", &args);
+        let known = format!("@cert-authority * {}\n", sshd.host_key("ca"));
+        let (outcome, _) = connect(&sshd, sshd.target(), &known).await;
+        assert!(outcome.is_ok(), "{authority} for {key}: {outcome:?}\n{}", sshd.log());
+    }
+}
+
+#[tokio::test]
 async fn a_host_certificate_that_proves_something_else_is_refused() {
     for (names, extra, problem) in [
         ("node2", vec!["-h"], "it is for"),
