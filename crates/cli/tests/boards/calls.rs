@@ -214,3 +214,15 @@ async fn a_scan_finds_a_board_without_a_password() {
     assert_eq!(Some(pin), bench.board().fingerprint());
     assert!(bench.requests("authenticate").is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_console_goes_by_websocket_where_the_firmware_has_one_that_works() {
+    let plan = BoardPlan::new("board1").firmware(Firmware::Fork).credentials("root", "not the factory's");
+    let bench = Bench::new(plan, vec![module(1, true)]).await;
+    let args = ["console", "-n", "1", "--send", "", "--expect", "login: ", "--timeout", "60s"];
+    let mut command = bench.command(&args);
+    command.env("TPI_PASSWORD", "not the factory's");
+    bench.output(&args, command).ends(0).says(&["login: "]);
+    assert!(!bench.requests("/serial/ws").is_empty(), "{:?}", bench.requests(""));
+    assert!(bench.requests("cmd=").is_empty(), "keys went that way, too");
+}

@@ -3,11 +3,13 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 
 use serde_json::{Value, json};
-use turingpi_testkit::{Action, BoardPlan, BoardRevision, Fault, Firmware, OsImage, SdCard, Site, xz};
+use turingpi_testkit::{
+    Action, BoardPlan, BoardRevision, Fault, Firmware, NodePlan, OsImage, Pace, SdCard, Simulation, Site, xz,
+};
 
 use crate::{
     bench::{Bench, module},
-    support::{Ran, interrupt},
+    support::{Place, Ran, interrupt},
 };
 
 fn small() -> OsImage {
@@ -37,6 +39,66 @@ async fn slots_are_written_in_turn_switched_on_and_seen_to_boot() {
     let states: Vec<&Value> = last["slots"].as_array().unwrap().iter().map(|s| &s["state"]).collect();
     assert_eq!(states, ["held-already", "flashed"]);
     assert!(bench.requests("node1=0").is_empty() && bench.requests("node3=0").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn boards_are_flashed_side_by_side() {
+    let place = Place::new();
+    let plan = |board: &str, name: &str, address: u8| {
+        NodePlan::new(name).address([10, 0, 0, address].into()).slot(board, 1)
+    };
+    let simulation = Simulation::builder()
+        .pace(Pace::scaled(0.02))
+        .board(BoardPlan::new("board1"))
+        .board(BoardPlan::new("board2"))
+        .image("armbian", OsImage::armbian())
+        .node(plan("board1", "node1", 1))
+        .node(plan("board2", "node2", 2))
+        .start()
+        .await
+        .unwrap();
+    let text = format!(
+        "name: lab\nversion: v1.35.5+k3s1\nboards:\n  board1: {{ bmc: \"{}\" }}\n  board2: {{ bmc: \"{}\" }}\n\
+         ssh: {{ identity: ./key }}\nnodes:\n  - {{ name: node1, role: control-plane, address: 10.0.0.1, slot: board1/1 }}\n  \
+         - {{ name: node2, role: worker, address: 10.0.0.2, slot: board2/1 }}\n",
+        simulation.board("board1").url(),
+        simulation.board("board2").url()
+    );
+    place.write("cluster.yaml", &text);
+    std::fs::write(place.path("a.img.xz"), small().xz()).unwrap();
+    let args = [
+        "flash",
+        "--board",
+        "board1,board2",
+        "-n",
+        "1",
+        "a.img.xz",
+        "--approve",
+        "node1,node2",
+        "--output",
+        "json",
+    ];
+    let mut command = place.command(&[]);
+    command.arg("board").args(args).env("TPI_PASSWORD", "turing").env("TURINGPI_POLL_MS", "20");
+    let told = Ran::of(&args, tokio::task::block_in_place(|| command.output().unwrap())).ends(0);
+    for board in ["board1", "board2"] {
+        let flashes = simulation.board(board).flashes();
+        assert_eq!(
+            flashes.iter().map(|f| (f.slot, f.written_slot)).collect::<Vec<_>>(),
+            [(1, Some(1))],
+            "{board}"
+        );
+        assert_eq!(simulation.board(board).power(), [true, false, false, false], "{board}");
+    }
+    // Both had begun before either had ended.
+    let lines = told.lines();
+    let at = |event: &str, which: fn(usize, usize) -> usize| {
+        let places = lines.iter().enumerate().filter(|(_, line)| {
+            line["event"] == event && line["step"].as_str().is_some_and(|step| step.ends_with("/flash"))
+        });
+        places.map(|(at, _)| at).reduce(which).unwrap()
+    };
+    assert!(at("step-started", usize::max) < at("step-finished", usize::min), "{}", told.out);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
