@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use etcetera::BaseStrategy as _;
 use secrecy::SecretString;
 use turingpi_provision::{
-    Environment, Intent, Provision, SecretProvider,
+    Environment, Intent, Provision, Proxy, SecretProvider,
     document::{self, Diagnostic, Document, Severity},
     engine::{Cancellation, Failure, FailureClass, Timing},
 };
@@ -116,12 +116,23 @@ pub(crate) fn bare_environment(global: &Global, usual: PathBuf) -> Result<Enviro
         home: home(),
         state_dir,
         cache_dir,
+        proxy: proxy(None),
         ssh_agent: env::var_os("SSH_AUTH_SOCK").filter(|s| !s.is_empty()).map(PathBuf::from),
         secrets: Arc::new(Terminal),
         timing: Timing::default(),
         owner: owner(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
+}
+
+/// The proxy for downloads: the given one, or that of the process environment.
+pub(crate) fn proxy(given: Option<String>) -> Proxy {
+    let first = |names: [&str; 2]| {
+        names.into_iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+    };
+    let address =
+        given.or_else(|| first(["HTTPS_PROXY", "https_proxy"])).or_else(|| first(["ALL_PROXY", "all_proxy"]));
+    Proxy { address, except: first(["NO_PROXY", "no_proxy"]).unwrap_or_default() }
 }
 
 /// The folder for downloads, shared by all clusters.
@@ -313,6 +324,7 @@ impl Opened {
         environment.state_dir = base.join("state");
         environment.cache_dir = base.join("cache");
         environment.ssh_agent = None;
+        environment.proxy = Proxy::default();
         environment.timing = running.timing();
         let state_dir = environment.state_dir.clone();
         let provision = Provision::open(document, environment).await?;

@@ -32,6 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         state_dir: base.join(".turingpi").join(&document.name),
         cache_dir: base.join(".turingpi").join("cache"),
         base,
+        proxy: turingpi_provision::Proxy::default(),
         ssh_agent: env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
         secrets: Arc::new(Variables),
         timing: Timing::default(),

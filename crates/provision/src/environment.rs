@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use tokio::sync::Mutex;
 use turingpi_engine::{Failure, FailureClass, Timing};
 
-use crate::document::SecretSource;
+use crate::{Proxy, document::SecretSource};
 
 /// Everything around the document.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ pub struct Environment {
     pub state_dir: PathBuf,
     /// Where downloads are kept; shared by clusters.
     pub cache_dir: PathBuf,
+    /// What downloads go through.
+    pub proxy: Proxy,
     /// The SSH agent's socket.
     pub ssh_agent: Option<PathBuf>,
     /// Answers for secrets.

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use turingpi_cluster::FetchOptions;
 pub use turingpi_cluster::{
     fetch::{InvalidSha256, Sha256},
     images::*,
 };
 use turingpi_engine::{Failure, FailureClass};
+
+use crate::Proxy;
 
 /// What a frontend knows and a library must not look up.
 #[derive(Debug, Clone, Default)]
@@ -17,10 +18,8 @@ pub struct ImageSettings {
     pub cache_dir: PathBuf,
     /// A person's own catalogue, laid over the built-in one.
     pub catalogue: Option<PathBuf>,
-    /// A proxy for downloads. May carry credentials, and is never shown.
-    pub proxy: Option<String>,
-    /// Hosts that are reached without it, as `NO_PROXY` lists them.
-    pub no_proxy: String,
+    /// What downloads go through.
+    pub proxy: Proxy,
 }
 
 impl ImageSettings {
@@ -45,15 +44,7 @@ impl ImageSettings {
             let text = tokio::fs::read_to_string(path).await.map_err(|e| wrong().source(e))?;
             catalogue = catalogue.with(Catalogue::parse(&text).map_err(|e| wrong().source(e))?);
         }
-        let proxy = match &self.proxy {
-            None => None,
-            Some(text) => Some(text.parse().map_err(|e: url::ParseError| {
-                Failure::new(FailureClass::Config, "the proxy for downloads is not an address")
-                    .hint("It looks like `http://proxy.home.arpa:3128`.")
-                    .source(e)
-            })?),
-        };
-        let options = FetchOptions { proxy, no_proxy: self.no_proxy, ..FetchOptions::default() };
+        let options = self.proxy.options()?;
         ImageStore::new(self.cache_dir, catalogue, options)
     }
 }

@@ -41,12 +41,14 @@ pub mod images;
 mod lease;
 mod look;
 mod provision;
+mod proxy;
 mod status;
 mod targets;
 mod teardown;
 
 pub use environment::{Environment, SecretProvider};
 pub use provision::{Intent, Planned, Provision, TeardownIntent};
+pub use proxy::Proxy;
 pub use status::{BoardLine, NodeLine, Status, Versions};
 
 /// What a board says of itself, for frontends.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use turingpi_cluster::{
-    FetchOptions, Fetcher, Hosts, NodeSpec,
+    Fetcher, Hosts, NodeSpec,
     first_boot::{Credentials, FirstBootSpec},
     imaging::{
         Boards, FirstBootState, FlashReason, ImageSpec, ImagingContext, ImagingLimits, KnownHostsFile,
@@ -124,7 +124,7 @@ impl Provision {
             .build();
         let hosts = Hosts::new(connector, nodes.iter().map(|n| (n.name.clone(), n.ssh.clone())));
         beware_of_newcomers(&hosts, &nodes, &state)?;
-        let fetcher = Fetcher::new(&environment.cache_dir, FetchOptions::default())?;
+        let fetcher = Fetcher::new(&environment.cache_dir, environment.proxy.options()?)?;
         let k3s = K3sCluster::builder(&document.name)
             .nodes(nodes.clone())
             .spec(targets::k3s(&document, &environment, &secrets).await?)

@@ -336,6 +336,7 @@ mod tests {
             home: None,
             state_dir: "/lab/state".into(),
             cache_dir: "/lab/cache".into(),
+            proxy: crate::Proxy::default(),
             ssh_agent: None,
             secrets: std::sync::Arc::new(Nobody),
             timing: turingpi_engine::Timing::default(),

@@ -219,6 +219,7 @@ impl World {
             home: None,
             state_dir: self.path("state"),
             cache_dir: self.path("cache"),
+            proxy: turingpi_provision::Proxy::default(),
             ssh_agent: None,
             secrets: Arc::new(Answers(self.answers.clone())),
             timing: Timing {

@@ -46,7 +46,8 @@ impl Http {
             .read_timeout(options.stall_limit);
         if let Some(proxy) = &options.proxy {
             let proxy = Proxy::all(proxy.as_str()).map_err(|e| wrong("proxy", e))?;
-            builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string(&options.no_proxy)));
+            let direct = format!("{},localhost,127.0.0.0/8,::1", options.no_proxy);
+            builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string(&direct)));
         }
         let mut authorities = Vec::new();
         for pem in &options.authorities {

@@ -90,11 +90,11 @@ fn shown(url: &Url) -> String {
 }
 
 /// How downloads are made. The environment is not read: a proxy is given here or there is none.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct FetchOptions {
     /// URL prefixes and what to put in their place, first match wins: mirrors.
     pub rewrites: Vec<(String, String)>,
-    /// A proxy for everything.
+    /// A proxy for everything but this machine itself. May carry credentials, and is never shown.
     pub proxy: Option<Url>,
     /// Hosts that are reached without it, as `NO_PROXY` lists them: `localhost,10.0.0.0/8,.home.arpa`.
     pub no_proxy: String,
@@ -119,6 +119,16 @@ impl Default for FetchOptions {
             connect_limit: Duration::from_secs(20),
             stall_limit: Duration::from_secs(60),
         }
+    }
+}
+
+impl fmt::Debug for FetchOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchOptions")
+            .field("rewrites", &self.rewrites)
+            .field("proxy", &self.proxy.as_ref().and_then(Url::host_str))
+            .field("no_proxy", &self.no_proxy)
+            .finish_non_exhaustive()
     }
 }
 

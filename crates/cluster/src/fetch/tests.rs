@@ -239,6 +239,35 @@ async fn fetches_of_the_same_digest_at_once_share_one_download() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_asked_for_what_is_elsewhere_and_never_for_this_machine() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let proxy = serve(Router::new().fallback(move |request: axum::extract::Request| {
+        log.lock().unwrap().push(request.uri().to_string());
+        async { "by way of the proxy" }
+    }))
+    .await;
+    let here = serve(Router::new().route("/a", get(|| async { "from here" }))).await;
+    let folder = TempDir::new().unwrap();
+    let mut with_login = proxy.clone();
+    with_login.set_username("me").unwrap();
+    with_login.set_password(Some("hunter2")).unwrap();
+    let no_proxy = "direct.invalid".to_owned();
+    let options = FetchOptions { proxy: Some(with_login), no_proxy, ..FetchOptions::default() };
+    assert!(!format!("{options:?}").contains("hunter2"), "{options:?}");
+    let fetcher = Fetcher::new(folder.path(), options).unwrap();
+    let text = |url: &str| {
+        let source = Source::Url(url.parse().unwrap());
+        let fetcher = fetcher.clone();
+        async move { fetcher.text(&source).await }
+    };
+    assert_eq!(text("http://elsewhere.invalid/b").await.unwrap(), "by way of the proxy");
+    assert_eq!(text(here.join("a").unwrap().as_str()).await.unwrap(), "from here");
+    assert!(text("http://direct.invalid/c").await.is_err());
+    assert_eq!(*asked.lock().unwrap(), ["http://elsewhere.invalid/b"]);
+}
+
+#[tokio::test]
 async fn redirects_are_followed_up_to_a_limit() {
     let hops = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&hops);

@@ -61,6 +61,7 @@ pub(crate) async fn run(folder: &Path, pace: f64) -> Outcome {
         home: None,
         state_dir: folder.join("state"),
         cache_dir: folder.join("cache"),
+        proxy: turingpi_provision::Proxy::default(),
         ssh_agent: None,
         secrets: Arc::new(Nobody),
         timing: timing(pace),

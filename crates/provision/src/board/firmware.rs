@@ -13,7 +13,7 @@ use turingpi_bmc::{
     About, BmcClient as _, FirmwareSource, FlashProgress, Generation, ImageUpload, PerSlot, Power, Transfer,
     UsbBus,
 };
-use turingpi_cluster::{FetchOptions, Fetcher, Sha256, Source};
+use turingpi_cluster::{Fetcher, Sha256, Source};
 use turingpi_engine::{
     Approval, Cancellation, Change, EventSink, Executor, Failure, FailureClass, Lane, Plan, Reconcile, Risk,
     Stage, State, Step, StepContext, StepDescription, Subject, Summary, Unit,
@@ -90,7 +90,7 @@ impl BoardDesk {
                  page on upgrading from 1.x. The nodes' disks are not touched by it.",
             ));
         }
-        let fetcher = Fetcher::new(&self.environment.cache_dir, FetchOptions::default())?;
+        let fetcher = Fetcher::new(&self.environment.cache_dir, self.environment.proxy.options()?)?;
         let done: Done<Staged> = Arc::default();
         let step = Stage1 { board: board.clone(), request: request.clone(), fetcher, done: done.clone() };
         self.script(board, "board firmware", Arc::new(step), sink, cancellation, || is_done(&done)).await?;

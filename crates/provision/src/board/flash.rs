@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use turingpi_bmc::{PerSlot, Power, Slot, Transfer};
 use turingpi_cluster::{
-    Boards, FetchOptions, Fetcher, ImageSpec, Sha256, SlotRecord, SlotRef, Source,
+    Boards, Fetcher, ImageSpec, Sha256, SlotRecord, SlotRef, Source,
     imaging::{
         AfterFlash, BoardFacts, FlashContext, FlashQueue, FlashReason, FlashSource, Neighbours, bystanders,
         flash_step_id, flash_steps, last_flash, leftover_power, restore_power, restore_power_step, set_power,
@@ -110,7 +110,7 @@ impl BoardDesk {
             return Err(Failure::new(FailureClass::Usage, "there is no slot to flash")
                 .hint("Name slots with `-n 1` or `-n 1,2`."));
         }
-        let fetcher = Fetcher::new(&self.environment.cache_dir, FetchOptions::default())?;
+        let fetcher = Fetcher::new(&self.environment.cache_dir, self.environment.proxy.options()?)?;
         let (state, _) = self.store.load().await?;
         let digest = match request.resume {
             true => digest_of(&request.source, &fetcher).await?,

@@ -323,6 +323,7 @@ impl World {
             home: None,
             state_dir: self.state_dir(),
             cache_dir: self.folder.path().join("cache"),
+            proxy: turingpi_provision::Proxy::default(),
             ssh_agent: None,
             secrets: Arc::new(NoSecrets),
             timing: self.timing.clone(),

@@ -7,7 +7,7 @@ mod prune;
 mod pull;
 mod verify;
 
-use std::{env, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use turingpi_provision::{
@@ -87,17 +87,9 @@ pub(crate) async fn run(global: &Global, args: &Image) -> Result<u8, Exit> {
 
 /// The store of images, with the proxy of the environment.
 pub(crate) async fn open(global: &Global, common: &Common) -> Result<ImageStore, Exit> {
-    let first = |names: [&str; 2]| {
-        names.into_iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
-    };
     let mut settings = ImageSettings::new(session::cache_dir(global)?);
     settings.catalogue.clone_from(&common.catalogue);
-    settings.proxy = common
-        .proxy
-        .clone()
-        .or_else(|| first(["HTTPS_PROXY", "https_proxy"]))
-        .or_else(|| first(["ALL_PROXY", "all_proxy"]));
-    settings.no_proxy = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    settings.proxy = session::proxy(common.proxy.clone());
     Ok(settings.open().await?)
 }
 
