@@ -77,6 +77,12 @@ impl<'a> Teardown<'a> {
         Ok(())
     }
 
+    /// Whether a run that was interrupted took all off the node that this one would, and switched it off.
+    fn is_done(&self, state: &State, node: &str) -> bool {
+        let done: Option<String> = state.record(&powered_off_key(node)).ok().flatten();
+        done.is_some_and(|done| done == WIPED || (done == KEPT && self.intent.keep_data))
+    }
+
     /// The slots of the document that are on, when they are to be switched off.
     fn powered(&self, look: &mut Look, state: &State) -> Result<Vec<Powered>, Failure> {
         if !self.intent.power_off {
@@ -131,7 +137,7 @@ impl Reconcile for Teardown<'_> {
             let off = |name: &str| {
                 self.cluster.nodes.iter().any(|n| n.name == name && n.slot.is_some())
                     && !left.powered.iter().any(|p| p.says_on && p.node == name)
-                    && (forgotten || was_on.contains(name) || is_recorded(state, &powered_off_key(name)))
+                    && (forgotten || was_on.contains(name) || self.is_done(state, name))
             };
             facts.nodes.retain(|name, reach| matches!(reach, Reach::Up(_)) || !off(name));
         }
@@ -155,7 +161,7 @@ impl Reconcile for Teardown<'_> {
                         place: place.clone(),
                         boards: self.cluster.boards.clone(),
                         hosts: self.cluster.hosts.clone(),
-                        clean: left.k3s.up(node).is_some(),
+                        clean: left.k3s.up(node).map(|_| if self.intent.keep_data { KEPT } else { WIPED }),
                     }) as std::sync::Arc<dyn Step>],
                 })
                 .collect();
@@ -171,9 +177,14 @@ struct PowerOff {
     place: SlotRef,
     boards: Boards,
     hosts: Hosts,
-    /// The steps before this one took everything off the node; it was not left out.
-    clean: bool,
+    /// What the steps before this one left of the node's data; `None` when it was left out.
+    clean: Option<&'static str>,
 }
+
+/// What [`powered_off_key`] holds: k3s is gone, and its data is kept.
+const KEPT: &str = "kept";
+/// Its data is gone, too.
+const WIPED: &str = "wiped";
 
 /// The key under which the state keeps that a request to switch the node off is on its way.
 fn switching_key(node: &str) -> String {
@@ -200,8 +211,8 @@ impl Step for PowerOff {
         // Before the power: a run after a crash cannot ask the node any more.
         let run = cx.run().to_owned();
         cx.update_state(|state| {
-            if self.clean {
-                state.put_record(powered_off_key(&self.node), &run)?;
+            if let Some(left) = self.clean {
+                state.put_record(powered_off_key(&self.node), &left)?;
             }
             state.put_record(switching_key(&self.node), &run)
         })

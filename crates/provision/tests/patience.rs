@@ -134,6 +134,11 @@ async fn a_teardown_that_keeps_data_and_was_cut_off_after_the_first_switch_goes_
     assert_eq!(world.simulation.board("board1").power(), [false; 4]);
     assert_eq!(world.run(&verb).await.done().steps_done, 0);
 
+    // Its data was kept: a teardown that wipes has everything to do, and no way to do it without power.
+    let wipe = Verb::Destroy(TeardownIntent { power_off: true, ..TeardownIntent::default() });
+    let failure = world.run(&wipe).await.failed();
+    assert_eq!(failure.class, FailureClass::Unreachable, "{failure:#?}");
+
     // What was built again and then switched off by somebody else is not taken for done.
     world.converge().await;
     world.switch(2, Power::Off).await;

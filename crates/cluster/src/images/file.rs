@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use turingpi_bmc::{ImageEncoding, ImageUpload, OpenImage};
 use turingpi_engine::{Failure, FailureClass};
 
-use super::{Packing, Unpacked, Unpacking, cache::Shelf, size};
+use super::{Packing, Unpacked, Unpacking, cache::Shelf, inspect::glance, size};
 use crate::fetch::{FetchProgress, Sha256};
 
 /// An image file: where it is, how it is packed, how large it is. Cheap to clone.
@@ -34,6 +34,17 @@ pub struct ImageFile {
 }
 
 impl ImageFile {
+    /// What the file is instead of a disk image, as far as its beginning tells: an archive, a page, a firmware. Packed ones
+    /// are unpacked for that far.
+    ///
+    /// # Errors
+    /// `Config` when it cannot be read.
+    pub async fn foreign(&self) -> Result<Option<&'static str>, Failure> {
+        let path = self.path.clone();
+        let looked = tokio::task::spawn_blocking(move || glance(&path)).await.map_err(io::Error::other);
+        looked.and_then(|inner| inner).map_err(|e| unusable(&self.path, e))
+    }
+
     /// Looks at a file: its first bytes, and the end of it where that tells the unpacked size. Nothing is unpacked.
     ///
     /// # Errors

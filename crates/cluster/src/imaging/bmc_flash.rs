@@ -118,10 +118,9 @@ impl Step for BmcFlashStep {
         let key = BmcWrote::key(place);
         let progress = |now| tell(cx, now);
         if let Err(error) = bmc.flash_remote(place.slot, image, &progress).await {
-            let failure = self.guard.transfer_failed(error, cx);
-            self.guard.give_up(bmc.as_ref(), cx).await;
-            return Err(failure);
+            return Err(self.guard.give_up(error, bmc.as_ref(), cx).await);
         }
+        self.guard.touched().await;
         let wrote = BmcWrote {
             source: self.shown(),
             node: self.guard.node.clone(),

@@ -68,6 +68,13 @@ impl FlashStep {
     ) -> Result<(ImageUpload, Option<String>), Failure> {
         let about = bmc.about().await.map_err(|e| self.guard.failed(e))?;
         let file = ImageFile::open(&image.path).await?;
+        if let Some(what) = file.foreign().await? {
+            return Err(Failure::new(
+                FailureClass::Refused,
+                format!("image `{}` is no disk image but {what}", self.image.name),
+            )
+            .hint("A BMC would write it as it is. Name the image itself; `turingpi image inspect FILE` tells what a file holds."));
+        }
         self.guard.fits(&self.image.name, file.raw_bytes())?;
         let as_it_is =
             file.packing() == Packing::Raw || (file.packing() == Packing::Xz && about.has(Capability::Xz));
@@ -92,12 +99,14 @@ impl FlashStep {
         cx: &StepContext,
     ) -> Result<(), Failure> {
         let progress = |now: FlashProgress| tell(cx, now);
-        let flashed = bmc
-            .flash(self.place().slot, upload, &progress)
-            .await
-            .map_err(|e| self.guard.transfer_failed(e, cx))?;
+        let flashed = match bmc.flash(self.place().slot, upload, &progress).await {
+            Ok(flashed) => flashed,
+            Err(error) => return Err(self.guard.give_up(error, bmc, cx).await),
+        };
+        self.guard.touched().await;
         // What is unpacked on the way has checks of its own inside; where its digest is known, that is compared, too.
         if expected.is_some_and(|expected| expected != flashed.sha256) {
+            let _ = self.guard.restore(bmc, cx).await;
             return Err(Failure::new(
                 FailureClass::Refused,
                 format!("what was written to slot {} is not image `{}`", self.place(), self.image.name),
@@ -167,10 +176,7 @@ impl Step for FlashStep {
             }
         };
         self.guard.begin(cx).await?;
-        if let Err(failure) = self.write(bmc.as_ref(), upload, expected, cx).await {
-            self.guard.give_up(bmc.as_ref(), cx).await;
-            return Err(failure);
-        }
+        self.write(bmc.as_ref(), upload, expected, cx).await?;
         // At once, before anything else may fail: from here on a crash does not lead to a second flash.
         let record = SlotRecord {
             image: self.image.name.clone(),

@@ -32,11 +32,28 @@ pub(super) struct Guard {
     pub(super) cx: FlashContext,
     /// An attempt of this run came as far as the eMMC.
     begun: AtomicBool,
+    /// What was known of the slot before.
+    before: Mutex<Option<Before>>,
+    /// An attempt of this run may have written to it.
+    touched: AtomicBool,
+}
+
+/// What a flash drops from the state when it begins.
+struct Before {
+    record: Option<SlotRecord>,
+    wrote: Option<BmcWrote>,
 }
 
 impl Guard {
     pub(super) fn new(node: &str, place: &SlotRef, cx: FlashContext) -> Self {
-        Self { node: node.to_owned(), place: place.clone(), cx, begun: AtomicBool::new(false) }
+        Self {
+            node: node.to_owned(),
+            place: place.clone(),
+            cx,
+            begun: AtomicBool::new(false),
+            before: Mutex::default(),
+            touched: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn failed(&self, error: turingpi_bmc::BmcError) -> Failure {
@@ -57,7 +74,8 @@ impl Guard {
         self.no_foreign_transfer(bmc, cx).await
     }
 
-    /// The last look before the eMMC: a stop that was asked for, and modules that could be taken for the target.
+    /// The last look before the eMMC: a stop that was asked for, a transfer that somebody else began while the image was
+    /// fetched, and modules that could be taken for the target.
     pub(super) async fn clear(&self, bmc: &dyn BmcClient, cx: &StepContext) -> Result<(), Failure> {
         if cx.stopping() {
             return Err(Failure::new(
@@ -65,6 +83,7 @@ impl Guard {
                 format!("stopped before slot {} was flashed", self.place),
             ));
         }
+        self.no_foreign_transfer(bmc, cx).await?;
         self.clear_the_bus(bmc, cx).await
     }
 
@@ -72,22 +91,82 @@ impl Guard {
     pub(super) async fn begin(&self, cx: &StepContext) -> Result<(), Failure> {
         self.begun.store(true, Ordering::Relaxed);
         let key = SlotRecord::key(&self.place);
-        cx.update_state(|state| {
-            state.remove_record(&key);
-            state.remove_record(&BmcWrote::key(&self.place));
-            state.put_record(begun_key(&self.node), &self.place.to_string())
-        })
-        .await?;
-        if let Some(hosts) = &self.cx.hosts {
-            hosts.forget(&self.node).await;
-        }
+        let before = cx
+            .update_state(|state| {
+                let before = Before {
+                    record: SlotRecord::read(state, &self.place)?,
+                    wrote: BmcWrote::read(state, &self.place)?,
+                };
+                state.remove_record(&key);
+                state.remove_record(&BmcWrote::key(&self.place));
+                state.put_record(begun_key(&self.node), &self.place.to_string())?;
+                Ok(before)
+            })
+            .await?;
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         Ok(())
     }
 
-    /// A failed flash may leave the module on and in flash mode, where it is in the way of every other flash.
-    pub(super) async fn give_up(&self, bmc: &dyn BmcClient, cx: &StepContext) {
-        let _ = set_power(bmc, &[self.place.slot], Power::Off).await;
+    /// The eMMC was written to: the old system's host keys and connections are no longer those of the node.
+    pub(super) async fn touched(&self) {
+        self.touched.store(true, Ordering::Relaxed);
+        if let Some(hosts) = &self.cx.hosts {
+            hosts.forget(&self.node).await;
+        }
+    }
+
+    /// After a flash that failed. One that the BMC refused to begin has touched nothing: what was known of the slot counts
+    /// again, and its node keeps its power. Any other may leave the module on and in flash mode, where it is in the way of
+    /// every other flash.
+    ///
+    /// # Errors
+    /// What became of the flash; those of the state.
+    pub(super) async fn give_up(
+        &self,
+        error: turingpi_bmc::BmcError,
+        bmc: &dyn BmcClient,
+        cx: &StepContext,
+    ) -> Failure {
+        let untouched = never_began(&error);
+        let failure = self.transfer_failed(error, cx);
+        if untouched {
+            if let Err(worse) = self.take_back(cx).await {
+                return worse;
+            }
+        } else {
+            self.touched().await;
+            let _ = set_power(bmc, &[self.place.slot], Power::Off).await;
+        }
         let _ = self.restore(bmc, cx).await;
+        failure
+    }
+
+    /// Puts back what was known of the slot before.
+    async fn take_back(&self, cx: &StepContext) -> Result<(), Failure> {
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if self.touched.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let Some(Before { record, wrote }) = before else { return Ok(()) };
+        // Where nothing was known, something may have been begun there by an earlier run.
+        if record.is_none() && wrote.is_none() && !self.cx.certain {
+            return Ok(());
+        }
+        let id = flash_step_id(&self.node);
+        cx.update_state(|state| {
+            if let Some(record) = &record {
+                state.put_record(SlotRecord::key(&self.place), record)?;
+            }
+            if let Some(wrote) = &wrote {
+                state.put_record(BmcWrote::key(&self.place), wrote)?;
+            }
+            state.remove_record(&begun_key(&self.node));
+            state.in_doubt.remove(&id);
+            Ok(())
+        })
+        .await?;
+        self.begun.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Powers on again what was switched off for it; once for all flashes of a plan, after the last one.
@@ -125,7 +204,7 @@ impl Guard {
 
     /// A failure of the transfer. A start that got no upload is timed out by the BMC after ten seconds, and its timer then
     /// also kills a younger job (sheet 4.2): do not come back sooner.
-    pub(super) fn transfer_failed(&self, error: turingpi_bmc::BmcError, cx: &StepContext) -> Failure {
+    fn transfer_failed(&self, error: turingpi_bmc::BmcError, cx: &StepContext) -> Failure {
         let node = error.node_after();
         let failure = bmc_refusal(&self.place.board, error);
         tracing::debug!(?node, "a flash failed");
@@ -224,6 +303,22 @@ impl Guard {
             )
             .hint("Power it off at the board, or take the module out, then run this again.")),
         }
+    }
+}
+
+/// The BMC said no before anything was begun. An answer that never came says nothing.
+fn never_began(error: &turingpi_bmc::BmcError) -> bool {
+    use turingpi_bmc::{BmcError, FlashCause, NodeAfter};
+    match error {
+        BmcError::Busy { .. } | BmcError::Unsupported { .. } => true,
+        BmcError::Flash { node: NodeAfter::Untouched, cause, .. } => !matches!(
+            cause,
+            FlashCause::DaemonRestarted
+                | FlashCause::ConnectionLost
+                | FlashCause::NotProven
+                | FlashCause::SendTimeout
+        ),
+        _ => false,
     }
 }
 

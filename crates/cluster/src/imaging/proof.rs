@@ -85,7 +85,7 @@ impl Step for ProveBootStep {
                     None => Ok(()),
                 })
                 .await?;
-                cx.note(format!("slot {} boots the new image: its console shows `{sign}`", self.place));
+                cx.note(format!("slot {} boots after the flash: its console shows `{sign}`", self.place));
                 Ok(())
             }
             Err(failure) if failure.class() == FailureClass::Timeout => Err(self.unproven(failure).await),

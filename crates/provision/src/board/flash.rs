@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use serde::Serialize;
-use turingpi_bmc::{PerSlot, Power, Slot, Transfer};
+use turingpi_bmc::{BmcClient, PerSlot, Power, Slot, Transfer};
 use turingpi_cluster::{
     Boards, Fetcher, ImageSpec, Sha256, SlotRecord, SlotRef, Source,
     imaging::{
@@ -190,11 +190,13 @@ impl Flash<'_> {
     /// waited for, a slot that was half written is off, and what was powered off for safety is on again.
     pub async fn ends(&self) -> Vec<SlotEnd> {
         let cx = self.desk.silent_context();
-        let ends = self.target.boards.iter().map(|board| self.settle(board, &cx));
+        // While another run works here its transfers are not ours to wait for, and its slots are not ours to switch.
+        let lock = self.desk.lock("board flash");
+        let ends = self.target.boards.iter().map(|board| self.settle(board, &cx, lock.is_ok()));
         futures::future::join_all(ends).await.into_iter().flatten().collect()
     }
 
-    async fn settle(&self, board: &OpenBoard, cx: &StepContext) -> Vec<SlotEnd> {
+    async fn settle(&self, board: &OpenBoard, cx: &StepContext, may_switch: bool) -> Vec<SlotEnd> {
         let state = self.desk.store.load().await.map(|(state, _)| state).unwrap_or_default();
         let states: Vec<(Slot, SlotState)> = self
             .target
@@ -206,7 +208,8 @@ impl Flash<'_> {
         let cut: Vec<Slot> =
             states.iter().filter(|(_, s)| *s == SlotState::HalfWritten).map(|(slot, _)| *slot).collect();
         let bmc = board.client();
-        if !cut.is_empty() || !leftover_power(&state, board.name()).is_empty() {
+        if may_switch && (!cut.is_empty() || !leftover_power(&state, board.name()).is_empty()) {
+            self.cancel_ours(bmc.as_ref(), &cut).await;
             // The BMC winds an aborted upload up within two seconds; switching in between would be undone by it.
             let still = cx
                 .wait("the cut transfer to end", Duration::from_secs(60), || async {
@@ -219,9 +222,7 @@ impl Flash<'_> {
                 .await;
             if still.is_ok() {
                 let _ = set_power(bmc.as_ref(), &cut, Power::Off).await;
-                if let Ok(_lock) = self.desk.lock("board flash") {
-                    let _ = restore_power(board.name(), bmc.as_ref(), cx).await;
-                }
+                let _ = restore_power(board.name(), bmc.as_ref(), cx).await;
             }
         }
         let power: Option<PerSlot<Power>> = bmc.power().await.ok();
@@ -233,6 +234,15 @@ impl Flash<'_> {
             power: power.as_ref().map(|power| power[slot]),
         };
         states.into_iter().map(end).collect()
+    }
+
+    /// A transfer that the BMC makes by itself goes on without us: nothing but a cancel ends one that was stopped here.
+    async fn cancel_ours(&self, bmc: &dyn BmcClient, cut: &[Slot]) {
+        if let Ok(Transfer::Moving { process, .. }) = bmc.transfer().await
+            && cut.iter().any(|slot| process.to_lowercase().starts_with(&format!("node {slot} ")))
+        {
+            let _ = bmc.cancel_transfer().await;
+        }
     }
 
     fn state_of(&self, board: &OpenBoard, slot: Slot, state: &State) -> SlotState {
