@@ -5,6 +5,7 @@ mod back;
 mod binary;
 mod files;
 mod forget;
+mod quorum;
 mod run;
 mod token;
 

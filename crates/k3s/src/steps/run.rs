@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use turingpi_cluster::{Activity, Host, HostFacts, NodeSpec, UnitState, kube::NodeStatus};
-use turingpi_engine::{Failure, FailureClass, Probe, Step, StepContext, StepDescription, Verdict};
+use turingpi_cluster::{Activity, Host, HostFacts, NodeSpec, UnitState};
+use turingpi_engine::{Failure, FailureClass, Step, StepContext, StepDescription, Verdict};
 use turingpi_ssh::RemoteFile;
 
+use super::quorum;
 use crate::{
     FlannelBackend, K3sVersion,
     env::Env,
@@ -22,7 +23,7 @@ pub(crate) struct RunStep {
     pub(crate) version: K3sVersion,
     /// It has to become a voting etcd member.
     pub(crate) voter: bool,
-    /// How many members the cluster's etcd has.
+    /// How many servers of the document have data of the cluster's etcd.
     pub(crate) members: usize,
     /// It has to be Ready in the API. Not asked of the server that makes the API.
     pub(crate) registered: bool,
@@ -95,45 +96,6 @@ impl RunStep {
         })
     }
 
-    /// Waits until etcd keeps its majority without this member. Where it has none, or this member is no use to it, there
-    /// is nothing to lose.
-    async fn may_go(&self, cx: &StepContext) -> Result<(), Failure> {
-        let votes = |node: &NodeStatus| {
-            node.ready.is_ready() && node.condition("EtcdIsVoter").and_then(|c| c.status) == Some(true)
-        };
-        let look = || async { self.env.api().await?.nodes().await };
-        match look().await {
-            Ok(nodes) if nodes.iter().any(|n| n.name == self.node.name && votes(n)) => {}
-            Ok(_) => return Ok(()),
-            Err(failure) if failure.is_retryable() => return Ok(()),
-            Err(failure) => return Err(failure),
-        }
-        let majority = self.members / 2 + 1;
-        let condition = format!("etcd to keep its majority without {}", self.node.name);
-        cx.wait(&condition, Duration::from_secs(300), || async {
-            let nodes = look().await?;
-            let others: Vec<&str> =
-                nodes.iter().filter(|n| n.name != self.node.name && votes(n)).map(|n| n.name.as_str()).collect();
-            Ok(match others.len() >= majority {
-                true => Probe::Ready(()),
-                false => Probe::NotYet(format!(
-                    "of {} members only {} vote beside it: {}",
-                    self.members,
-                    others.len(),
-                    others.join(", ")
-                )),
-            })
-        })
-        .await
-        .map_err(|failure| match failure.class() {
-            FailureClass::Timeout => failure.hint(
-                "Nothing was restarted. Bring the other servers up (`turingpi status` says what they lack), then run \
-                 this again.",
-            ),
-            _ => failure,
-        })
-    }
-
     /// What the API still lacks of the node.
     async fn lacks(&self) -> Result<Option<String>, Failure> {
         let api = self.env.api().await?;
@@ -177,7 +139,8 @@ impl Step for RunStep {
             // a crash in between. Pods go on running.
             (Activity::Active | Activity::Changing, false) => {
                 if self.voter && state.activity() == Activity::Active {
-                    self.may_go(cx).await?;
+                    let look = || async { self.env.api().await?.nodes().await };
+                    quorum::may_go(cx, &self.node.name, self.members, look).await?;
                 }
                 host.stop(self.unit()).await?;
             }
