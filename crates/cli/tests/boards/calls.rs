@@ -5,6 +5,26 @@ use turingpi_testkit::{BoardPlan, BoardRevision, Firmware, SdCard};
 
 use crate::bench::{Bench, module};
 
+#[cfg(unix)]
+#[allow(dead_code, reason = "the other tests of the program use the rest")]
+#[path = "../verbs/pty.rs"]
+mod pty;
+
+/// Answers a verb's question with yes on a terminal, after `meanwhile`; returns its exit code and all it said.
+#[cfg(unix)]
+pub(crate) fn agreed_after(bench: &Bench, args: &[&str], meanwhile: impl FnOnce()) -> (Option<i32>, String) {
+    tokio::task::block_in_place(|| {
+        let mut terminal = pty::Pty::start(bench.command(args), 80, 24);
+        terminal.shows(0, "Go on?");
+        meanwhile();
+        terminal.press("y");
+        let code = terminal.ends().code();
+        // What was written last may still be on its way.
+        terminal.until("the next step is told", || terminal.shown().contains("next:").then_some(()));
+        (code, terminal.shown().split_whitespace().collect::<Vec<_>>().join(" "))
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_verb_answers_in_text_and_in_json() {
     let plan = BoardPlan::new("board1").sd_card(SdCard::new());
@@ -186,6 +206,21 @@ async fn a_restart_is_refused_while_a_transfer_moves_and_the_transfer_can_be_can
     bench.run(&["transfer", "--cancel"]).ends(3);
     let told = bench.json(&["transfer", "--cancel", "--yes"]);
     assert_eq!(told["cancelled"], true, "{told}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_that_begins_while_somebody_is_asked_is_not_cut_by_the_restart() {
+    for verb in ["reboot", "reload"] {
+        let bench = Bench::usual().await;
+        let (code, told) = agreed_after(&bench, &[verb], || bench.board().ghost_flash(2));
+        assert_eq!(code, Some(7), "{told}");
+        assert!(told.contains("busy with a transfer: `") && told.contains("Nothing was restarted"), "{told}");
+        let transfer = bench.json(&["transfer"])["transfer"].clone();
+        let process = transfer["moving"]["process"].as_str().unwrap_or_else(|| panic!("{transfer}"));
+        assert!(told.contains(&format!("`{process}`")), "{process}: {told}");
+        assert!(bench.requests(&format!("type={verb}")).is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

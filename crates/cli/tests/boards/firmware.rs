@@ -77,3 +77,56 @@ async fn an_upload_that_is_cut_is_no_success_and_tells_the_next_step() {
     assert!(bench.requests("type=reboot").is_empty());
     bench.run(&["firmware", "new.tpu", "--yes"]).ends(0).says(&["runs bmcd 2.3.4"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bmc_that_comes_back_with_the_old_version_is_no_success() {
+    let fallen = ["came back with the same version", "fell back to its old firmware", "next:", "--reinstall"];
+    for site in
+        [Site::Bmc { board: None, request: "opt=set&type=reboot".into() }, Site::Firmware { board: None }]
+    {
+        let bench = old().await;
+        bench.simulation.faults().add(Fault::at(site, Action::OldFirmware));
+        let told = bench.run(&["firmware", "new.tpu", "--yes"]).ends(8).says(&fallen).says(&["bmcd 2.0.5"]);
+        assert!(!told.out.contains("done"), "{}", told.out);
+        assert_eq!(bench.simulation.faults().struck(), 1);
+        assert_eq!((bench.board().firmware(), bench.requests("type=reboot").len()), (Firmware::V2_0_5, 1));
+        // The fault is gone, and what is advised helps.
+        bench.run(&["firmware", "new.tpu", "--yes"]).ends(0).says(&["runs bmcd 2.3.4"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_version_is_a_success_where_it_is_expected() {
+    let bench = old().await;
+    bench.image("same.tpu", &Firmware::V2_0_5.image());
+    let last = |lines: Vec<serde_json::Value>| lines.last().unwrap().clone();
+    let refused = last(bench.run(&["firmware", "same.tpu", "--yes", "--output", "json"]).ends(8).lines());
+    assert_eq!(refused["error"]["class"], "refused", "{refused:#}");
+    assert!(refused["activated"].is_null() && refused["staged"].is_object(), "{refused:#}");
+
+    bench.run(&["firmware", "same.tpu", "--reinstall", "--yes"]).ends(0).says(&[
+        "runs bmcd 2.0.5",
+        "as before",
+        "slot 1 on",
+    ]);
+    let args = ["firmware", "same.tpu", "--reinstall", "--yes", "--output", "json"];
+    let done = last(bench.run(&args).ends(0).lines());
+    assert_eq!((&done["outcome"], &done["activated"]["changed"]), (&json!("done"), &json!(false)));
+    bench.run(&["firmware", "same.tpu", "--reinstall", "--stage-only"]).ends(64);
+    // Another version than expected is what it is.
+    bench.run(&["firmware", "new.tpu", "--reinstall", "--yes"]).ends(0).says(&["runs bmcd 2.3.4"]);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_that_begins_while_somebody_is_asked_is_not_cut_by_the_activation() {
+    let bench = old().await;
+    let meanwhile = || bench.board().ghost_flash(2);
+    let (code, told) = crate::calls::agreed_after(&bench, &["firmware", "new.tpu"], meanwhile);
+    assert_eq!(code, Some(7), "{told}");
+    assert!(told.contains("busy with a transfer: `"), "{told}");
+    assert!(told.contains("the new firmware is staged") && told.contains("board reboot"), "{told}");
+    assert!(bench.requests("type=reboot").is_empty());
+    assert_eq!(bench.json(&["transfer", "--cancel", "--yes"])["cancelled"], true);
+    bench.run(&["reboot", "--yes"]).ends(0).says(&["bmcd 2.3.4"]);
+}

@@ -10,8 +10,7 @@ use std::{
 use async_trait::async_trait;
 use serde::Serialize;
 use turingpi_bmc::{
-    About, BmcClient as _, FirmwareSource, FlashProgress, Generation, ImageUpload, PerSlot, Power, Transfer,
-    UsbBus,
+    About, FirmwareSource, FlashProgress, Generation, ImageUpload, PerSlot, Power, Transfer, UsbBus,
 };
 use turingpi_cluster::{Fetcher, Sha256, Source};
 use turingpi_engine::{
@@ -48,7 +47,7 @@ pub struct Activated {
     pub before: String,
     /// What runs now.
     pub after: String,
-    /// Whether the version is another one. The same file installed twice changes nothing.
+    /// Whether the version is another one; false only where the same one was expected.
     pub changed: bool,
     /// The slots' power, as last asked for.
     pub power: PerSlot<Power>,
@@ -99,12 +98,16 @@ impl BoardDesk {
 
     /// Reboots the BMC into staged firmware, waits, logs in anew and compares the versions.
     ///
+    /// Nothing tells which version a file holds. So a version that is as before is no success: the BMC may have fallen back
+    /// to its old firmware, because the new one did not start. With `reinstall` the same version is expected.
+    ///
     /// # Errors
-    /// `Timeout` when the BMC does not come back; `Refused` when it came back unchanged although another version was
-    /// expected to run; each with the next step.
+    /// `Locked` while a transfer moves: nothing was restarted then. `Timeout` when the BMC does not come back; `Refused`
+    /// when it did not restart, or came back with the same version and `reinstall` is false; each with the next step.
     pub async fn activate_firmware(
         &self,
         board: &OpenBoard,
+        reinstall: bool,
         sink: Arc<dyn EventSink>,
         cancellation: &Cancellation,
     ) -> Result<(Activated, OpenBoard), Failure>
@@ -113,9 +116,8 @@ impl BoardDesk {
     {
         let _lock = self.lock("board firmware")?;
         let cx = self.context(sink, cancellation).scoped(Subject::board(board.name()), "firmware/reboot");
+        self.reboot(board).await.map_err(|failure| still_staged(board, failure))?;
         cx.note(format!("the BMC of {} restarts now", board.name()));
-        board.http().reboot().await.map_err(|e| board.failure(e))?;
-        self.keep_login(board)?;
         let back = self.wait_until_back(board, &cx).await?;
         let bmc = back.client();
         if let Ok(Transfer::Done { .. }) = bmc.transfer().await {
@@ -128,9 +130,25 @@ impl BoardDesk {
                 board.name()
             )));
         }
-        let power = bmc.power().await.map_err(|e| back.failure(e))?;
         let (before, after) = (version(board.about()), version(back.about()));
         let changed = before != after;
+        if !changed && !reinstall {
+            return Err(Failure::new(
+                FailureClass::Refused,
+                format!(
+                    "the BMC of {} runs {after}: it came back with the same version: either the file holds it, or the BMC \
+                     fell back to its old firmware",
+                    board.name()
+                ),
+            )
+            .hint(format!(
+                "If the file holds that version, all is well, and `--reinstall` says that it is expected. If not, compare the \
+                 file's digest with its publisher's and run this again. The BMC has restarted: look at the slots with \
+                 `turingpi board power status --board {}`.",
+                board.name()
+            )));
+        }
+        let power = bmc.power().await.map_err(|e| back.failure(e))?;
         Ok((Activated { before, after, changed, power }, back))
     }
 
@@ -152,6 +170,19 @@ impl BoardDesk {
             .build();
         let script = Script { subject: Subject::board(board.name()), step, done };
         executor.converge(&script, &Approval::disruptive()).await
+    }
+}
+
+/// A reboot that did not happen leaves what is staged where it is.
+fn still_staged(board: &OpenBoard, failure: Failure) -> Failure {
+    match failure.class() {
+        FailureClass::Locked => failure.hint(format!(
+            "Nothing was restarted; the new firmware is staged. Wait until the transfer has ended (`turingpi board transfer \
+             --board {name}` shows it, `--cancel` ends it), then run this again, or activate what is staged with \
+             `turingpi board reboot --board {name}`.",
+            name = board.name()
+        )),
+        _ => failure,
     }
 }
 

@@ -1,4 +1,4 @@
-//! After a restart of the BMC: wait for it, log in anew.
+//! Restarts of the BMC: never over a transfer; then wait for it, log in anew.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use turingpi_bmc::BmcClient as _;
+use turingpi_bmc::{BmcClient as _, BmcError, Transfer};
 use turingpi_engine::{Failure, FailureClass, Probe, StepContext};
 
 use super::{BoardDesk, OpenBoard};
@@ -18,7 +18,51 @@ const BOUNCE: Duration = Duration::from_secs(3);
 /// Whoever answers for this long after being asked to restart has done it unseen, or will not.
 const UNSEEN: Duration = Duration::from_secs(20);
 
+impl OpenBoard {
+    /// Looks whether a transfer moves on the BMC now. A restart in the middle of one leaves a slot half written.
+    ///
+    /// # Errors
+    /// `Locked` while one moves, naming its process; what the BMC says when it cannot be asked.
+    pub async fn no_transfer(&self) -> Result<(), Failure> {
+        match self.http().transfer().await {
+            Ok(Transfer::Moving { process, .. }) => Err(Failure::new(
+                FailureClass::Locked,
+                format!("the BMC of {} is busy with a transfer: `{process}`", self.name()),
+            )
+            .hint(format!(
+                "Nothing was restarted. Wait until it has ended; `turingpi board transfer --board {}` shows it, `--cancel` \
+                 ends it.",
+                self.name()
+            ))),
+            Ok(_) | Err(BmcError::Unsupported { .. }) => Ok(()),
+            Err(error) => Err(self.failure(error)),
+        }
+    }
+}
+
 impl BoardDesk {
+    /// Restarts the BMC, and forgets the login that is worth nothing from then on. Whether a transfer moves is looked at
+    /// here, however long ago anybody has looked: a person may have been asked meanwhile.
+    /// [`wait_until_back`](BoardDesk::wait_until_back) goes on.
+    ///
+    /// # Errors
+    /// `Locked` while a transfer moves: nothing was restarted then.
+    pub async fn reboot(&self, board: &OpenBoard) -> Result<(), Failure> {
+        board.no_transfer().await?;
+        board.http().reboot().await.map_err(|e| board.failure(e))?;
+        self.keep_login(board)
+    }
+
+    /// Restarts the BMC's daemon only; otherwise as [`BoardDesk::reboot`].
+    ///
+    /// # Errors
+    /// `Locked` while a transfer moves: nothing was restarted then.
+    pub async fn reload(&self, board: &OpenBoard) -> Result<(), Failure> {
+        board.no_transfer().await?;
+        board.http().reload().await.map_err(|e| board.failure(e))?;
+        self.keep_login(board)
+    }
+
     /// Waits until a BMC that was asked to restart has gone and come back, and logs in anew.
     ///
     /// # Errors

@@ -167,6 +167,8 @@ pub(crate) enum Verb {
     #[command(
         after_help = "The file is written to the spare slot and changes nothing until the reboot, which\n\
         is asked for. Back up first: `turingpi board backup`.\n\n\
+        Exits 8 when the BMC comes back with the version it had: it may have fallen back\n\
+        to its old firmware. Where the file holds that version, say --reinstall.\n\n\
         JSON: events as in `board flash`; the last line has \"staged\":{\"running\",\"bytes\",\n\
         \"sha256\"} and \"activated\":{\"before\",\"after\",\"changed\",\"power\"} or null.\n\n\
         Examples:\n  turingpi board firmware tp2-ota-v2.1.0.tpu\n  \
@@ -553,6 +555,9 @@ pub(crate) struct Firmware {
     /// Stage only; a later reboot of the BMC activates it
     #[arg(long)]
     pub(crate) stage_only: bool,
+    /// The file holds the version that runs: coming back with it is no failure
+    #[arg(long, conflicts_with = "stage_only")]
+    pub(crate) reinstall: bool,
     #[command(flatten)]
     pub(crate) yes: Yes,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use turingpi_provision::{
-    bmc::{BmcError, Capability, Transfer as State},
+    bmc::{Capability, Transfer as State},
     board::reboot_effect,
     engine::{Cancellation, Failure, FailureClass},
 };
@@ -112,9 +112,10 @@ pub(super) async fn reboot(open: &Open, args: &Restart) -> Result<Told, Exit> {
         open.board.name(),
         reboot_effect(open.board.about(), bus)
     );
-    no_transfer(open).await?;
+    // Nobody is asked about what cannot be done now.
+    session::until_stopped(open.board.no_transfer()).await??;
     agree(open.text, args.yes, &what).await?;
-    open.have(open.client().reboot()).await?;
+    open.desk.reboot(&open.board).await?;
     restarted(open, "reboot").await
 }
 
@@ -124,29 +125,14 @@ pub(super) async fn reload(open: &Open, args: &Restart) -> Result<Told, Exit> {
         "This restarts the daemon of {}; it may power-cycle the nodes (a known fault of the firmware): {cuts}.",
         open.board.name()
     );
-    no_transfer(open).await?;
+    // Nobody is asked about what cannot be done now.
+    session::until_stopped(open.board.no_transfer()).await??;
     agree(open.text, args.yes, &what).await?;
-    open.have(open.client().reload()).await?;
+    open.desk.reload(&open.board).await?;
     restarted(open, "reload").await
 }
 
-/// A restart in the middle of a flash leaves a slot half written.
-async fn no_transfer(open: &Open) -> Result<(), Exit> {
-    match open.client().transfer().await {
-        Ok(State::Moving { process, .. }) => Err(Failure::new(
-            FailureClass::Locked,
-            format!("the BMC of {} is busy with a transfer: `{process}`", open.board.name()),
-        )
-        .hint("Wait until it has ended; `turingpi board transfer` shows it, `--cancel` ends it.")
-        .into()),
-        Ok(_) | Err(BmcError::Unsupported { .. }) => Ok(()),
-        Err(error) => Err(open.board.failure(error).into()),
-    }
-}
-
 async fn restarted(open: &Open, word: &str) -> Result<Told, Exit> {
-    // The tokens of before are worth nothing, and would count as failed logins.
-    open.keep_login()?;
     let cancellation = Cancellation::new();
     let cx = open.waiting(&cancellation);
     let back = session::until_stopped(open.desk.wait_until_back(&open.board, &cx)).await??;

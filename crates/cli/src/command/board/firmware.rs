@@ -65,7 +65,7 @@ pub(super) async fn run(global: &Global, which: &Which, args: &args::Firmware) -
     drop(ears);
     consent(&open, args).await?;
     // From here on stopping would only hide how it ended.
-    let activated = open.desk.activate_firmware(&open.board, sink, &cancellation).await;
+    let activated = open.desk.activate_firmware(&open.board, args.reinstall, sink, &cancellation).await;
     screen.finish();
     match activated {
         Ok((activated, back)) => {
@@ -144,7 +144,7 @@ fn end(
             );
         }
         Some(activated) => say!(
-            "{} {} runs {} as before: the file holds the same version",
+            "{} {} runs {} as before; whether from the file or from the old slot, nothing tells",
             paint(WARN, "note:"),
             board.name(),
             activated.after
