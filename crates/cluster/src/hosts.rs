@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -93,8 +93,11 @@ impl Hosts {
         patience: Duration,
         cx: &StepContext,
     ) -> Result<Arc<dyn SshClient>, Failure> {
+        let refusals =
+            if patience == REBOOT_PATIENCE { Refusals::of_a_reboot() } else { Refusals::default() };
+        let passes = |failure: &Failure| failure.is_retryable() || refusals.borne(failure);
         let first = match self.client(node).await {
-            Err(failure) if failure.is_retryable() && cx.is_patient() && !patience.is_zero() => failure,
+            Err(failure) if cx.is_patient() && !patience.is_zero() && passes(&failure) => failure,
             end => return end,
         };
         let last = std::sync::Mutex::new(first);
@@ -102,7 +105,7 @@ impl Hosts {
         let waited = cx
             .wait(&condition, patience, || async {
                 match self.client(node).await {
-                    Err(failure) if failure.is_retryable() => {
+                    Err(failure) if passes(&failure) => {
                         let report = failure.report();
                         *last.lock().unwrap_or_else(PoisonError::into_inner) = failure;
                         Ok(Probe::NotYet(report.causes.last().cloned().unwrap_or(report.message)))
@@ -203,6 +206,30 @@ pub fn patience(state: &State, node: &str) -> Result<Duration, Failure> {
     Ok(if is_rebooting(state, node)? { REBOOT_PATIENCE } else { PATIENCE })
 }
 
+/// Refused logins that are borne: a host that goes down or comes up lets nobody in but root, and refuses the right password.
+/// It was right before; repeating it for long could still get us banned.
+#[derive(Default)]
+pub(crate) struct Refusals {
+    left: AtomicU32,
+}
+
+impl Refusals {
+    /// Of a host that reboots because we asked for it.
+    pub(crate) fn of_a_reboot() -> Self {
+        Self { left: AtomicU32::new(4) }
+    }
+
+    /// Whether this failure is such a refusal, and one more may be borne. Another host key never is.
+    pub(crate) fn borne(&self, failure: &Failure) -> bool {
+        let cause = std::error::Error::source(failure).and_then(|cause| cause.downcast_ref::<SshError>());
+        cause.is_some_and(|error| matches!(error, SshError::Auth { .. }))
+            && self
+                .left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok()
+    }
+}
+
 fn unknown(node: &str) -> Failure {
     Failure::new(FailureClass::Usage, format!("there is no node named `{node}`"))
         .hint("Use one of the names under `nodes:` in the document.")
@@ -237,6 +264,24 @@ pub fn ssh_failure(node: &str, what: &str, error: SshError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_few_refused_logins_of_a_host_that_reboots_are_borne_and_another_host_key_is_not() {
+        let refused = || {
+            let (user, host) = ("admin".to_owned(), "node1".to_owned());
+            ssh_failure(
+                "node1",
+                "connect",
+                SshError::Auth { user, host, tried: Vec::new(), remaining: Vec::new() },
+            )
+        };
+        let refusals = Refusals::of_a_reboot();
+        assert_eq!((0..9).filter(|_| refusals.borne(&refused())).count(), 4);
+        assert!(!Refusals::default().borne(&refused()));
+        let key =
+            SshError::HostKeyTypeGone { host: "node1".to_owned(), known: Vec::new(), offered: Vec::new() };
+        assert!(!Refusals::of_a_reboot().borne(&ssh_failure("node1", "connect", key)));
+    }
 
     #[test]
     fn a_node_that_we_rebooted_is_waited_for_longer_for_a_quarter_of_an_hour() {

@@ -50,7 +50,7 @@ pub(crate) async fn clients(
             }
         };
         let password =
-            secrets.resolve(&board.credentials.password, &format!("BMC password of board {name}")).await?;
+            secrets.resolve(&board.credentials.password, &format!("BMC password of {name}")).await?;
         let timeouts = BmcTimeouts {
             connect: Duration::from_secs(document.timeouts.connect_seconds),
             poll: timing.poll / 2,

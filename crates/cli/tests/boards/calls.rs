@@ -215,7 +215,7 @@ async fn a_transfer_that_begins_while_somebody_is_asked_is_not_cut_by_the_restar
         let bench = Bench::usual().await;
         let (code, told) = agreed_after(&bench, &[verb], || bench.board().ghost_flash(2));
         assert_eq!(code, Some(7), "{told}");
-        assert!(told.contains("busy with a transfer: `") && told.contains("Nothing was restarted"), "{told}");
+        assert!(told.contains("busy with a transfer: `") && told.contains("Nothing was done"), "{told}");
         let transfer = bench.json(&["transfer"])["transfer"].clone();
         let process = transfer["moving"]["process"].as_str().unwrap_or_else(|| panic!("{transfer}"));
         assert!(told.contains(&format!("`{process}`")), "{process}: {told}");

@@ -276,7 +276,7 @@ impl Fetcher {
         match expected {
             Some(expected) if *expected != found => {
                 Err(mismatch(&format!("`{}`", path.display()), expected.clone(), found)
-                    .hint("Correct the `sha256` in the document, or get the file again: never flash a file that differs."))
+                    .hint("Correct the `sha256` that was given, or get the file again: never flash a file that differs."))
             }
             _ => Ok(Fetched { path: path.to_owned(), sha256: found, bytes }),
         }

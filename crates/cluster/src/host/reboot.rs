@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use turingpi_engine::{Failure, FailureClass, Probe, StepContext};
 
-use crate::{Host, Hosts, hosts::rebooting_key};
+use crate::{
+    Host, Hosts,
+    hosts::{Refusals, rebooting_key},
+};
 
 /// Holds one line, `boot-id reason`, for each change that takes effect at the next boot. Lines of an earlier boot
 /// count no more, so a reboot clears it without anybody writing.
@@ -86,6 +89,7 @@ impl Hosts {
         host.script("reboot", REBOOT, &[]).await?;
         drop(host);
         let condition = format!("{node} has booted again");
+        let refusals = Refusals::of_a_reboot();
         cx.wait(&condition, limit, || async {
             self.forget(node).await;
             let seen = match self.host(node).await {
@@ -95,8 +99,10 @@ impl Hosts {
             match seen {
                 Ok(id) if !id.is_empty() && id != before => Ok(Probe::Ready(())),
                 Ok(_) => Ok(Probe::NotYet("still up, not yet rebooting".to_owned())),
+                Err(failure) if failure.class() == FailureClass::Auth && !refusals.borne(&failure) => {
+                    Err(failure)
+                }
                 // While sshd goes down and comes up again connections end in every possible way.
-                Err(failure) if failure.class() == FailureClass::Auth => Err(failure),
                 Err(failure) => Ok(Probe::NotYet(failure.message().to_owned())),
             }
         })

@@ -277,7 +277,7 @@ impl BoardDesk {
 
     /// The password from its source, or from the person where the source has none.
     async fn password(&self, target: &Target) -> Result<SecretString, Failure> {
-        let what = format!("BMC password of board {}", target.name);
+        let what = format!("BMC password of {}", target.name);
         match (self.secrets.resolve(&target.password, &what).await, &target.password) {
             (Err(failure), SecretSource::Env(_)) => {
                 match self.secrets.resolve(&SecretSource::Prompt, &what).await {

@@ -19,7 +19,8 @@ const BOUNCE: Duration = Duration::from_secs(3);
 const UNSEEN: Duration = Duration::from_secs(20);
 
 impl OpenBoard {
-    /// Looks whether a transfer moves on the BMC now. A restart in the middle of one leaves a slot half written.
+    /// Looks whether a transfer moves on the BMC now. A restart in the middle of one leaves a slot half
+    /// written, and another module that is switched on beside it may be taken for the one to be flashed.
     ///
     /// # Errors
     /// `Locked` while one moves, naming its process; what the BMC says when it cannot be asked.
@@ -30,7 +31,7 @@ impl OpenBoard {
                 format!("the BMC of {} is busy with a transfer: `{process}`", self.name()),
             )
             .hint(format!(
-                "Nothing was restarted. Wait until it has ended; `turingpi board transfer --board {}` shows it, `--cancel` \
+                "Nothing was done. Wait until it has ended; `turingpi board transfer --board {}` shows it, `--cancel` \
                  ends it.",
                 self.name()
             ))),

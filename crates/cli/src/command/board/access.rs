@@ -13,6 +13,14 @@ use crate::{
     session,
 };
 
+/// Who logs in wants to know whether the password is right: a login that was kept must not answer for it.
+pub(super) async fn forget(global: &Global, which: &Which) -> Result<(), Exit> {
+    let desk = desk(global, which).await?;
+    let name = desk.sole()?;
+    desk.forget_login(name)?;
+    Ok(())
+}
+
 /// Opening the board was the login.
 pub(super) fn login(open: &Open) -> Told {
     let board = &open.board;

@@ -13,7 +13,7 @@ use turingpi_provision::{
     engine::{
         Approval, Cancellation, EventKind, EventSink, Failure, FailureClass, Preview, Risk, Subject, Summary,
     },
-    images::{ImageFile, ImageSource, Trust, Want},
+    images::{ImageFile, ImageSource, Sha256, Trust, Want},
 };
 
 use super::{
@@ -90,6 +90,35 @@ fn request(args: &args::Flash, source: FlashSource) -> FlashRequest {
     }
 }
 
+/// Looks at a file before any board is called and any neighbour switched off: the step that writes it looks again.
+async fn proved(global: &Global, path: &Path, expected: Option<&Sha256>) -> Result<(), Exit> {
+    let file = ImageFile::open(path).await?;
+    if let Some(what) = file.foreign().await? {
+        return Err(Failure::new(
+            FailureClass::Refused,
+            format!("image `{}` is no disk image but {what}", path.display()),
+        )
+        .hint("Name the image itself; `turingpi image inspect FILE` tells what a file holds.")
+        .into());
+    }
+    let Some(expected) = expected else { return Ok(()) };
+    let bar = Bar::new(global, &path.display().to_string());
+    let file = session::until_stopped(file.hashed(&|done, total| bar.show(done, total))).await??;
+    drop(bar);
+    match file.sha256() {
+        Some(found) if found != expected => Err(Failure::new(
+            FailureClass::Refused,
+            format!(
+                "image `{}` is not what was expected: its SHA-256 is {found}, not {expected}",
+                path.display()
+            ),
+        )
+        .hint("Correct `--sha256`, or get the file again: never flash a file that differs.")
+        .into()),
+        _ => Ok(()),
+    }
+}
+
 /// Where the image comes from. What has to be downloaded here is downloaded and proved before any board is called; the
 /// second value keeps it in the cache.
 async fn source(global: &Global, args: &args::Flash) -> Result<(FlashSource, Option<ImageFile>), Exit> {
@@ -118,6 +147,7 @@ async fn source(global: &Global, args: &args::Flash) -> Result<(FlashSource, Opt
             .hint("Give the path of a file, a name of `turingpi image list`, or an http(s) URL.")
             .into());
         }
+        proved(global, path, args.sha256.as_ref()).await?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let spec = ImageSpec { name, source: Source::Path(path.clone()), sha256: args.sha256.clone() };
         return Ok((FlashSource::Upload(spec), None));
@@ -315,10 +345,10 @@ fn tell(result: Result<Summary, Failure>, ends: &[SlotEnd], screen: &Screen) -> 
         if let Some(log) = screen.log() {
             talk!("  {} {}", paint(BOLD, "log: "), log.display());
         }
-        if ends.iter().any(|end| end.state == SlotState::Flashed) && ends.len() > 1 {
+        if ends.iter().any(|end| end.state == SlotState::Flashed) {
             talk!("Run the same command again; with `--resume` it leaves out what is done.");
-        } else {
-            talk!("Run the same command again: it begins with what is not done.");
+        } else if code == exit::STOPPED {
+            talk!("Run the same command again: nothing is on its slots yet.");
         }
     }
     Ok(code)

@@ -32,6 +32,9 @@ pub(crate) async fn run(global: &Global, args: &Board) -> Result<u8, Exit> {
         Verb::Logout => access::logout(global, &args.which).await,
         Verb::Trust(verb) => access::trust(global, &args.which, verb).await,
         verb => {
+            if matches!(verb, Verb::Login) {
+                access::forget(global, &args.which).await?;
+            }
             let open = desk::Open::only(global, &args.which).await?;
             let told = calls(&open, verb).await;
             // The time of a token's last use counts, also after a failed call.

@@ -17,7 +17,11 @@ use crate::{
 pub(super) async fn run(open: &Open, power: &Power) -> Result<Told, Exit> {
     match power {
         Power::Status => {}
-        Power::On(slots) => switch(open, &slots.list(), Is::On).await?,
+        Power::On(slots) => {
+            // Beside a flash, a module that is switched on could be taken for the one to be flashed.
+            open.board.no_transfer().await?;
+            switch(open, &slots.list(), Is::On).await?;
+        }
         Power::Off(args) => {
             let slots = args.slots.list();
             let cuts = open.cuts(&slots).await;
@@ -28,6 +32,7 @@ pub(super) async fn run(open: &Open, power: &Power) -> Result<Told, Exit> {
         }
         Power::Cycle(args) => {
             let slots = args.slots.slots.list();
+            open.board.no_transfer().await?;
             let cuts = open.cuts(&slots).await;
             let what = format!("This cuts the power of {cuts} for {} s.", args.off_seconds);
             agree(open.text, args.slots.yes, &what).await?;
@@ -43,6 +48,7 @@ pub(super) async fn run(open: &Open, power: &Power) -> Result<Told, Exit> {
 
 pub(super) async fn reset(open: &Open, args: &SlotsYes) -> Result<Told, Exit> {
     let slots = args.slots.list();
+    open.board.no_transfer().await?;
     let cuts = open.cuts(&slots).await;
     agree(open.text, args.yes, &format!("This resets {cuts}: off, one second, on.")).await?;
     let client = open.client();

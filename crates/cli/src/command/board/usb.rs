@@ -28,6 +28,8 @@ pub(super) async fn run(open: &Open, usb: &Usb) -> Result<Told, Exit> {
 }
 
 async fn set(open: &Open, slot: &UsbSlot, mode: UsbMode) -> Result<(), Exit> {
+    // A flash has the board's USB for itself.
+    open.board.no_transfer().await?;
     let route = if slot.bmc { UsbRoute::Bmc } else { UsbRoute::Port };
     open.have(open.client().set_usb(slot.slot.node, mode, route)).await
 }
@@ -67,6 +69,7 @@ pub(super) async fn advanced(open: &Open, advanced: &Advanced) -> Result<Told, E
         Advanced::Msd(args) => (args, "msd"),
         Advanced::Normal(args) => (args, "normal"),
     };
+    open.board.no_transfer().await?;
     let cuts = open.cuts(&[slot.node]).await;
     let becomes = match advanced {
         Advanced::Msd(_) => "and shows its eMMC as a disk",

@@ -259,10 +259,10 @@ async fn a_publisher_that_cannot_be_asked_does_not_keep_one_from_what_is_there()
     shop.put("disk.img.sha256", Sha256::of(&disk(1)).to_string());
     let store = home.store("");
     obtain(&store, url.as_str(), &Want::default()).await.unwrap();
-    // Nobody listens behind this proxy, as on a machine without a network.
+    // Nobody listens there, as on a machine without a network.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let options = FetchOptions {
-        proxy: Some(Url::parse(&format!("http://{nobody}/")).unwrap()),
+        rewrites: vec![(url.join("/").unwrap().to_string(), format!("http://{nobody}/"))],
         ..FetchOptions::default()
     };
     let offline =
